@@ -1,0 +1,59 @@
+// Package need says what a test needs of the machine. A test that misses it is skipped
+// with the reason, and fails instead where RIPOSTE_TEST_ALL=1 promises that everything is
+// there. No other place in the tree skips a test.
+package need
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// Root needs user 0: namespaces, firewalls and other users' processes take it.
+func Root(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, "root: run the tests with sudo")
+	}
+}
+
+// Linux needs /proc, pidfds and what else only Linux has.
+func Linux(t testing.TB) {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		missing(t, "Linux; this is "+runtime.GOOS)
+	}
+}
+
+// Binary needs a program and returns its path.
+func Binary(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(t, name+" in PATH: "+err.Error())
+	}
+	return path
+}
+
+// Docker needs a Docker engine on this machine: a test may have to signal what runs in its
+// containers.
+func Docker(t testing.TB) {
+	t.Helper()
+	Binary(t, "docker")
+	if out, err := exec.Command("docker", "info").CombinedOutput(); err != nil {
+		missing(t, "a Docker engine that answers: "+strings.TrimSpace(string(out)))
+	}
+	if host := os.Getenv("DOCKER_HOST"); host != "" && !strings.HasPrefix(host, "unix://") {
+		missing(t, "a Docker engine on this machine; DOCKER_HOST is "+host)
+	}
+}
+
+func missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("RIPOSTE_TEST_ALL") == "1" {
+		t.Fatalf("RIPOSTE_TEST_ALL=1, but this test needs %s", what)
+	}
+	t.Skipf("needs %s", what)
+}
