@@ -1,0 +1,241 @@
+package stream
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// lookEvery is how often Watch looks whether Redis still has what it acknowledged.
+const lookEvery = time.Second
+
+// Watch publishes again what Redis has acknowledged and lost, until ctx ends. It looks once
+// a second; an entry is taken for lost where
+//
+//   - the master is another one than acknowledged it (a failover, or a restart): its copy
+//     may have been behind;
+//   - its stream does not reach as far any more, or is gone, or begins after it though
+//     nothing was ever removed (FLUSHALL, DEL, a lost tail of the append-only file);
+//   - a group of its stream is gone that was there before: recreated, it begins with what
+//     the stream still has.
+//
+// What was not lost is then in the stream twice, under the same ID, and the ledger settles
+// the copy. An entry is published once for each loss, however long that takes. While Redis
+// is away nothing kept grows old: an entry is dropped when a look at least
+// PublisherConfig.Keep after it was added has found Redis as it was.
+//
+// What is kept is in memory, and ends with the process.
+func (p *Publisher) Watch(ctx context.Context) {
+	w := watch{Publisher: p, groups: map[Host][]string{}}
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			w.look(ctx)
+		}
+	}
+}
+
+// watch is what Watch remembers from one look to the next. Of what it would say at every
+// look it says what has changed.
+type watch struct {
+	*Publisher
+	groups  map[Host][]string // that were there at the last look
+	blind   bool              // Redis does not tell; said
+	failing bool              // alerts are lost and cannot be published now; said
+	said    int               // of Publisher.unkept
+	saidAt  time.Time
+}
+
+// look looks once.
+func (w *watch) look(ctx context.Context) {
+	w.sayUnkept()
+	began := time.Now()
+	known := w.snapshot() // before asking: what is added meanwhile may be newer than the answer
+	if len(known) == 0 {
+		clear(w.groups)
+		return
+	}
+	seen, err := w.ask(ctx, known)
+	if err != nil {
+		w.cfg.Log.Debug("cannot look whether Redis still has what was published", "err", err)
+		return
+	}
+	var lost []*kept
+	why := ""
+	for _, k := range known {
+		if reason := seen.lost(k, w.groups[k.host]); reason != "" && !k.lost {
+			k.lost, why = true, reason
+		}
+		if k.lost {
+			lost = append(lost, k)
+		}
+	}
+	clear(w.groups)
+	for host, s := range seen.streams {
+		w.groups[host] = s.groups
+	}
+	w.forget(began.Add(-w.cfg.Keep))
+	if why != "" {
+		w.cfg.Log.Warn("Redis may have lost alerts it had acknowledged; publishing them again", "alerts", len(lost), "why", why)
+	}
+	w.repair(ctx, lost)
+}
+
+func (w *watch) snapshot() []*kept {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.kept)
+}
+
+// ask asks Redis for all that a look wants to know, on one connection.
+func (w *watch) ask(ctx context.Context, known []*kept) (view, error) {
+	pipe := w.rdb.Pipeline()
+	info := pipe.Info(ctx, "replication")
+	streams, groups := map[Host]*redis.XInfoStreamCmd{}, map[Host]*redis.XInfoGroupsCmd{}
+	for _, k := range known {
+		if streams[k.host] == nil {
+			streams[k.host] = pipe.XInfoStream(ctx, k.host.AlertsKey())
+			groups[k.host] = pipe.XInfoGroups(ctx, k.host.AlertsKey())
+		}
+	}
+	_, _ = pipe.Exec(ctx) // each has its own error
+	if err := w.unanswered(info.Err()); err != nil {
+		return view{}, err
+	}
+	v := view{history(info.Val()), map[Host]streamView{}}
+	for host, cmd := range streams {
+		if redis.HasErrorPrefix(cmd.Err(), "no such key") {
+			v.streams[host] = streamView{}
+			continue
+		}
+		if err := w.unanswered(cmd.Err()); err != nil {
+			return view{}, err
+		}
+		if err := w.unanswered(groups[host].Err()); err != nil {
+			return view{}, err
+		}
+		if cmd.Err() == nil {
+			v.streams[host] = newStreamView(cmd.Val(), groups[host].Val())
+		}
+	}
+	return v, nil
+}
+
+// unanswered is the error, unless Redis has answered that it does not tell.
+func (w *watch) unanswered(err error) error {
+	if err == nil || !redis.IsPermissionError(err) && !redis.HasErrorPrefix(err, "unknown") {
+		return err
+	}
+	if !w.blind {
+		w.blind = true
+		w.cfg.Log.Warn("Redis does not tell whether it has lost alerts; what a failover loses is not published again", "err", err,
+			"hint", "allow this user +info +xinfo|stream +xinfo|groups")
+	}
+	return nil
+}
+
+// view is what a look saw.
+type view struct {
+	history string              // replication ID of the master; empty where it does not tell
+	streams map[Host]streamView // without those of which Redis does not tell
+}
+
+// streamView is a stream at a look; zero where it does not exist.
+type streamView struct {
+	first  string // ID of its first entry
+	last   string // ID of the last entry it ever had
+	whole  bool   // nothing was ever removed from it
+	groups []string
+}
+
+func newStreamView(s *redis.XInfoStream, groups []redis.XInfoGroup) streamView {
+	v := streamView{first: s.FirstEntry.ID, last: s.LastGeneratedID, whole: s.EntriesAdded == s.Length}
+	for _, g := range groups {
+		v.groups = append(v.groups, g.Name)
+	}
+	return v
+}
+
+// lost says why an entry must be taken for lost; empty where it need not. groups are those
+// that its stream had before.
+func (v view) lost(k *kept, groups []string) string {
+	if v.history != "" && len(k.histories) > 0 && !slices.Contains(k.histories, v.history) {
+		return "another master answers, or a restarted one"
+	}
+	s, ok := v.streams[k.host]
+	switch {
+	case !ok:
+		return ""
+	case s.last == "":
+		return "the stream is gone"
+	case before(s.last, k.streamID):
+		return "the stream does not reach as far as it did"
+	case s.whole && before(k.streamID, s.first):
+		return "the stream has begun anew"
+	}
+	for _, g := range groups {
+		if !slices.Contains(s.groups, g) {
+			return "group " + g + " is gone"
+		}
+	}
+	return ""
+}
+
+// A batch of entries that are published again has this many at most, and these bytes.
+const (
+	againAtOnce = 100
+	againBytes  = 4 << 20
+)
+
+// repair publishes what is lost again. What it cannot, the next look tries.
+func (w *watch) repair(ctx context.Context, lost []*kept) {
+	for rest := lost; len(rest) > 0; {
+		var batch []entry
+		for bytes := 0; len(batch) < min(len(rest), againAtOnce) && bytes < againBytes; {
+			batch = append(batch, rest[len(batch)].again())
+			bytes += len(batch[len(batch)-1].raw)
+		}
+		receipts, err := w.send(ctx, batch)
+		if err != nil {
+			if !w.failing && ctx.Err() == nil {
+				w.failing = true
+				w.cfg.Log.Warn("alerts that Redis has lost cannot be published again now; trying on", "alerts", len(rest), "err", err)
+			}
+			return
+		}
+		for i, r := range receipts {
+			rest[i].renew(batch[i], r)
+		}
+		rest = rest[len(batch):]
+	}
+	if len(lost) > 0 {
+		w.failing = false
+		w.cfg.Log.Info("alerts were published again", "alerts", len(lost))
+	}
+}
+
+// sayUnkept tells of what was given up, once a minute at most.
+func (w *watch) sayUnkept() {
+	w.mu.Lock()
+	n := w.unkept - w.said
+	w.mu.Unlock()
+	if n > 0 && time.Since(w.saidAt) > time.Minute {
+		w.said, w.saidAt = w.said+n, time.Now()
+		w.cfg.Log.Warn("more is published than can be kept; what Redis loses of it is not published again",
+			"given_up", n, "bytes", w.cfg.KeepBytes)
+	}
+}
+
+// history is the replication ID in an answer of INFO.
+func history(info string) string {
+	_, after, _ := strings.Cut(info, "master_replid:")
+	id, _, _ := strings.Cut(after, "\r\n")
+	return id
+}
