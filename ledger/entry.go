@@ -1,0 +1,165 @@
+package ledger
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"riposte/stream"
+)
+
+// State of a ledger entry.
+type State string
+
+const (
+	Held    State = "held"    // somebody has, or had, the right to act
+	Done    State = "done"    // settled: every step has its outcome
+	Dead    State = "dead"    // settled: buried among the dead letters
+	Waiting State = "waiting" // parked for a person or a breaker
+)
+
+// Token fences a grant. Epoch is in microseconds of the server's clock or above; Nonce is
+// new for each Begin. Both must match wherever a token is compared.
+type Token struct {
+	Epoch uint64 `json:"epoch"`
+	Nonce string `json:"nonce"`
+}
+
+// Header is the first line of an entry: all that scripts read.
+type Header struct {
+	State      State
+	Token      Token
+	Lease      time.Time // on the server's clock; zero when nobody's lease runs
+	Owner      string    // consumer name, "-" when handed back
+	Seq        int       // records accepted under the token
+	Duplicates int       // further deliveries of the alert, settled without work
+	Deaths     int       // holders that died holding it, proven
+	Digest     string    // of the alert's actionable fields
+	StreamID   string    // the delivery that the last record acks
+	Gate       string    // gate ID of all holders so far, "*" once they had several
+}
+
+// Body is the rest of an entry: the plan and what became of it. The holder is its only
+// writer.
+type Body struct {
+	// Unresolved counts the steps of unknown outcome that nobody has looked at yet. It comes
+	// first in the JSON: stream.Inspect reads no further.
+	Unresolved int `json:"unresolved,omitempty"`
+
+	Level string `json:"level,omitempty"` // of the alert, for the reader
+	Title string `json:"title,omitempty"`
+	Rule  string `json:"rule,omitempty"`
+
+	Seen    time.Time `json:"seen"`              // when the alert says it happened
+	Expires time.Time `json:"expires"`           // after this no effect is begun
+	Refuse  string    `json:"refuse,omitempty"`  // why the whole alert is refused, decided at planning
+	Flags   []string  `json:"flags,omitempty"`   // id_conflict
+	Retries int       `json:"retries,omitempty"` // times a person sent it round again
+	Parked  *Parked   `json:"parked,omitempty"`  // while it waits
+	Steps   []Step    `json:"steps"`
+}
+
+// compact is what is kept of a settled alert: what was done and to what, and not how patiently
+// it was to be tried.
+func (b Body) compact() Body {
+	b.Steps = slices.Clone(b.Steps)
+	for i := range b.Steps {
+		b.Steps[i].Timeout, b.Steps[i].Retry = 0, Retry{}
+	}
+	return b
+}
+
+// Step is one step of the plan, frozen by the first Begin, and its record.
+type Step struct {
+	Playbook string          `json:"playbook"`
+	Step     string          `json:"step"`
+	Action   string          `json:"action"`
+	Mode     string          `json:"mode"`           // observe or enforce
+	Hash     string          `json:"hash,omitempty"` // of the playbook file
+	With     json.RawMessage `json:"with,omitempty"` // resolved parameters
+	Timeout  time.Duration   `json:"timeout,omitempty"`
+	Retry    Retry           `json:"retry,omitzero"`
+
+	Attempts int       `json:"attempts,omitempty"` // times the step was tried, also where it was refused or only observed
+	Outcome  string    `json:"outcome,omitempty"`  // empty until recorded
+	Reason   string    `json:"reason,omitempty"`
+	Epoch    uint64    `json:"epoch,omitempty"` // token under which it was recorded
+	Replica  string    `json:"replica,omitempty"`
+	Started  time.Time `json:"started,omitzero"` // clock of the replica
+	Ended    time.Time `json:"ended,omitzero"`
+	Resolved *Note     `json:"resolved,omitempty"` // where the outcome is unknown, and somebody has looked
+}
+
+// Retry is how often and how patiently a step is tried.
+type Retry struct {
+	Attempts int           `json:"attempts,omitempty"`
+	Initial  time.Duration `json:"initial,omitempty"`
+	Max      time.Duration `json:"max,omitempty"`
+}
+
+// Entry is one alert in the ledger.
+type Entry struct {
+	ID     stream.AlertID
+	Host   stream.Host
+	Group  stream.Group
+	Header Header
+	Body   Body
+}
+
+// ParseEntry reads an entry as it is stored.
+func ParseEntry(raw []byte) (Header, Body, error) {
+	line, rest, ok := bytes.Cut(raw, []byte("\n"))
+	if !ok {
+		return Header{}, Body{}, fmt.Errorf("ledger entry of one line: %.80q", raw)
+	}
+	h, err := ParseHeader(string(line))
+	if err != nil {
+		return Header{}, Body{}, err
+	}
+	var b Body
+	if err := json.Unmarshal(rest, &b); err != nil {
+		return h, Body{}, fmt.Errorf("body of the ledger entry: %w", err)
+	}
+	return h, b, nil
+}
+
+// ParseHeader reads the first line of an entry.
+func ParseHeader(line string) (Header, error) {
+	f := strings.Fields(line)
+	if len(f) != 11 {
+		return Header{}, fmt.Errorf("ledger header with %d fields, want 11: %.80q", len(f), line)
+	}
+	var firstErr error
+	number := func(s string) int64 {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err == nil && n < 0 {
+			err = fmt.Errorf("negative number %q", s)
+		}
+		if err != nil && firstErr == nil {
+			firstErr = fmt.Errorf("ledger header: %w", err)
+		}
+		return n
+	}
+	h := Header{
+		State: State(f[0]),
+		Token: Token{Epoch: uint64(number(f[1])), Nonce: f[4]},
+		Owner: f[3], Seq: int(number(f[5])), Duplicates: int(number(f[6])), Deaths: int(number(f[7])),
+		Digest: f[8], StreamID: f[9], Gate: f[10],
+	}
+	if us := number(f[2]); us > 0 {
+		h.Lease = time.UnixMicro(us)
+	}
+	switch h.State {
+	case Held, Done, Dead, Waiting:
+	default:
+		return Header{}, fmt.Errorf("ledger header: unknown state %q", f[0])
+	}
+	return h, firstErr
+}
+
+// Settled says that nothing is left to do.
+func (h Header) Settled() bool { return h.State == Done || h.State == Dead }

@@ -1,0 +1,136 @@
+#!lua
+-- begin: ask for the right to act on a batch of alerts. One answer per alert.
+--
+-- KEYS  1 alerts stream, 2 journal, 3.. one ledger entry per alert, no key twice
+-- ARGV  1 group, 2 owner, 3 gate ID, 4 lease in microseconds, 5 deaths that poison,
+--       6 journal retention in ms, 7 names of owners proven dead, each between spaces,
+--       then per alert 7: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
+--       digest, deliveries that never reached a Begin, body, SHA-1 of the delivered alert or ''
+-- Reply per alert {verdict, epoch, n, text, body}:
+--       run      granted, nothing of it is stored yet
+--       resume   granted, text = gate of the holders before ('*' if they had several), n = 1 if the last is
+--                proven dead, body = its body; also the answer to a request that is sent again
+--       poison   granted, but only to be buried; n = deaths
+--       settled  done, dead or waiting; this delivery has been acked
+--       busy     held by text; n = microseconds left of its lease
+--       conflict another alert owns this ID; nothing was done
+--
+-- All checks first, then all writes: Lua in Redis has no rollback.
+-- No allow-oom: a full Redis starts nothing new.
+local group, owner, gate = ARGV[1], ARGV[2], ARGV[3]
+local lease, poison, retention, dead = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local header = '^(%S+) (%d+) (%d+) (%S+) (%S+) (%d+) (%d+) (%d+) (%S+) (%S+) (%S+)\n(.*)$'
+
+-- A delivery may be of another history: a master that was deposed has made it, and this one,
+-- whose clock is slower, gives its ID to another alert, or will. Such an ID is never acked.
+local function here(sid, sha1)
+  if sha1 == '' then return sid end
+  local found = redis.call('XRANGE', KEYS[1], sid, sid)[1]
+  if found then
+    for i = 1, #found[2], 2 do
+      if found[2][i] == 'alert' then return redis.sha1hex(found[2][i + 1]) == sha1 and sid or '-' end
+    end
+    return redis.sha1hex('') == sha1 and sid or '-'
+  end
+  if redis.call('EXISTS', KEYS[1]) == 0 then return '-' end
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  local function parts(id)
+    local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+    return tonumber(ms), tonumber(seq)
+  end
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      local lms, lseq = parts(info[i + 1])
+      local ms, seq = parts(sid)
+      return (ms < lms or ms == lms and seq <= lseq) and sid or '-'
+    end
+  end
+  return '-'
+end
+
+local replies, writes, acks, journal, claims = {}, {}, {}, {}, {}
+for i = 3, #KEYS do
+  local a = 8 + (i - 3) * 7
+  local sid = here(ARGV[a], ARGV[a + 6])
+  local nonce, floor, digest, deliveries, body = ARGV[a + 1], tonumber(ARGV[a + 2]), ARGV[a + 3], tonumber(ARGV[a + 4]), ARGV[a + 5]
+  local entry = redis.call('GET', KEYS[i])
+  local verdict, epoch, n, text, stored, deaths, dups, from = nil, 0, 0, '', '', 0, 0, ''
+  if not entry then
+    deaths = deliveries
+    verdict, epoch, stored = 'run', math.max(now, floor + 1), body
+  else
+    local state, e, until_us, holder, held_nonce, seq, d, k, held_digest, held_sid, held_gate, b = string.match(entry, header)
+    if not state then
+      return redis.error_reply('RIPOSTE entry ' .. KEYS[i] .. ' has no readable header; look at it with GET and remove it by hand')
+    end
+    dups, deaths, stored, text, from = tonumber(d), tonumber(k), b, held_gate, holder
+    if held_nonce == nonce and state == 'held' then
+      -- Our own Begin, whose reply was lost: the same grant again. Its gate is the holders'
+      -- before, or '*' if theirs was another, so nothing that the first reply said is lost.
+      -- The lease runs from now on, as the caller will count it.
+      verdict, epoch = 'same', tonumber(e)
+      table.insert(writes, KEYS[i])
+      table.insert(writes, table.concat({'held', e, string.format('%.0f', now + lease), holder, nonce, seq, d, k, held_digest, held_sid, held_gate}, ' ') .. '\n' .. b)
+    elseif held_digest ~= digest then
+      verdict = 'conflict'
+    elseif state ~= 'held' then
+      verdict = 'settled'
+      table.insert(acks, {
+        sid = sid, key = KEYS[i], before = table.concat({state, e, until_us, holder, held_nonce, seq}, ' '),
+        dups = dups, after = table.concat({k, held_digest, held_sid, held_gate}, ' ') .. '\n' .. b,
+      })
+    else
+      local proven = string.find(dead, ' ' .. holder .. ' ', 1, true) ~= nil
+      if tonumber(until_us) > now and not proven then
+        -- A lease far beyond any that is given now was given by a clock that ran ahead of this
+        -- one, before a failover. It is cut short; a holder that lives renews it.
+        if tonumber(until_us) > now + 10 * lease then
+          until_us = string.format('%.0f', now + 10 * lease)
+          table.insert(writes, KEYS[i])
+          table.insert(writes, table.concat({'held', e, until_us, holder, held_nonce, seq, d, k, held_digest, held_sid, held_gate}, ' ') .. '\n' .. b)
+        end
+        verdict, n, text = 'busy', tonumber(until_us) - now, holder
+      else
+        verdict, epoch = 'resume', math.max(tonumber(e) + 1, now, floor + 1)
+        if proven then deaths, n = deaths + 1, 1 end
+      end
+    end
+  end
+  if verdict == 'run' or verdict == 'resume' then
+    local event = verdict
+    if deaths >= poison then verdict, n = 'poison', deaths end
+    local gates = gate
+    if event == 'resume' and text ~= gate then gates = '*' end
+    table.insert(writes, KEYS[i])
+    table.insert(writes, string.format('held %.0f %.0f %s %s 0 %.0f %.0f %s %s %s\n', epoch, now + lease, owner, nonce, dups, deaths, digest, sid, gates) .. stored)
+    table.insert(journal, {string.match(KEYS[i], '}:ledger:[^:]+:(.*)$'), verdict, epoch, from})
+    if event == 'resume' or deliveries > 0 then table.insert(claims, sid) end
+  end
+  if verdict == 'same' then
+    verdict = 'resume'
+    if deaths >= poison then verdict, n = 'poison', deaths end
+  end
+  replies[i - 2] = {verdict, string.format('%.0f', epoch), string.format('%.0f', n), text, stored}
+end
+
+if #writes > 0 then redis.call('MSET', unpack(writes)) end
+for _, a in ipairs(acks) do
+  if a.sid ~= '-' and redis.call('XACK', KEYS[1], group, a.sid) == 1 then
+    redis.call('SET', a.key, string.format('%s %.0f %s', a.before, a.dups + 1, a.after), 'KEEPTTL')
+  end
+end
+for _, j in ipairs(journal) do
+  redis.call('XADD', KEYS[2], 'MINID', '~', string.format('%.0f', math.max(0, now / 1000 - retention)), '*',
+    'id', j[1], 'group', group, 'event', j[2], 'epoch', string.format('%.0f', j[3]), 'owner', owner, 'from', j[4])
+end
+-- The pending list then shows who really has it. JUSTID: a grant is not one more delivery.
+-- XCLAIM of an entry deleted from the stream would drop it from the pending list, and a
+-- grant whose holder dies before it has buried it would then be found by nobody.
+for _, sid in ipairs(claims) do
+  if sid ~= '-' and #redis.call('XRANGE', KEYS[1], sid, sid) > 0 then
+    redis.pcall('XCLAIM', KEYS[1], group, owner, 0, sid, 'JUSTID')
+  end
+end
+return replies

@@ -1,0 +1,99 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"riposte/stream"
+)
+
+// Parked is what a waiting entry keeps of the delivery it was made from, which is acked.
+type Parked struct {
+	Raw    []byte    `json:"raw"`
+	Due    time.Time `json:"due,omitzero"` // zero: a person decides
+	Reason string    `json:"reason"`
+}
+
+// Park sets an alert aside until a time, or for as long as a person takes to decide (due
+// zero). It acks the delivery: the waiting entry itself is what any replica wakes the alert
+// from, so it survives all of them. Errors are those of Record.
+func (l *Ledger) Park(ctx context.Context, g *Grant, raw []byte, due time.Time, reason string) error {
+	g.Body.Parked = &Parked{Raw: raw, Due: due, Reason: reason}
+	body, err := json.Marshal(g.Body)
+	if err != nil {
+		return fmt.Errorf("park %s: %w", g.ID, err)
+	}
+	score := "+inf"
+	if !due.IsZero() {
+		score = strconv.FormatInt(due.UnixMilli(), 10)
+	}
+	keys := []string{
+		l.cfg.Host.AlertsKey(), l.cfg.Host.JournalKey(),
+		l.cfg.Host.LedgerKey(l.cfg.Group, g.ID), l.cfg.Host.WaitingKey(l.cfg.Group),
+	}
+	reply, err := parkScript.Run(ctx, l.rdb, keys, string(l.cfg.Group), g.Token.Epoch, g.Token.Nonce,
+		score, l.cfg.Retention.Milliseconds(), reason, l.cfg.Owner, body).Text()
+	return l.outcome("park", g, reply, err)
+}
+
+// Wake sends up to n parked alerts whose time has come round again, and says how many. Any
+// replica may call it, several at once: each alert is woken once.
+func (l *Ledger) Wake(ctx context.Context, n int) (woken int, err error) {
+	now, err := l.rdb.Time(ctx).Result()
+	if err != nil {
+		return 0, fmt.Errorf("wake: %w", err)
+	}
+	due, err := l.rdb.ZRangeByScore(ctx, l.cfg.Host.WaitingKey(l.cfg.Group), &redis.ZRangeBy{
+		Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: int64(n),
+	}).Result()
+	if err != nil {
+		return 0, fmt.Errorf("wake: %w", err)
+	}
+	var errs []error
+	for _, id := range due {
+		ok, err := l.wake(ctx, stream.AlertID(id))
+		if err != nil { // one that cannot be read must not keep the others
+			errs = append(errs, fmt.Errorf("wake %s: %w", id, err))
+		}
+		if ok {
+			woken++
+		}
+	}
+	return woken, errors.Join(errs...)
+}
+
+func (l *Ledger) wake(ctx context.Context, id stream.AlertID) (bool, error) {
+	key := l.cfg.Host.LedgerKey(l.cfg.Group, id)
+	raw, err := l.rdb.Get(ctx, key).Bytes()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return false, err
+	}
+	var line, alert, next []byte // empty: the script finds that it does not wait
+	if err == nil {
+		h, body, err := ParseEntry(raw)
+		if err != nil {
+			return false, err
+		}
+		if h.State == Waiting {
+			if body.Parked == nil {
+				return false, errors.New("it waits, and its entry holds no alert; see riposte ledger show")
+			}
+			alert, body.Parked = body.Parked.Raw, nil
+			if next, err = json.Marshal(body); err != nil {
+				return false, err
+			}
+			line, _, _ = bytes.Cut(raw, []byte("\n"))
+		}
+	}
+	keys := []string{l.cfg.Host.AlertsKey(), l.cfg.Host.JournalKey(), key, l.cfg.Host.WaitingKey(l.cfg.Group)}
+	sent, err := wakeScript.Run(ctx, l.rdb, keys, string(l.cfg.Group), l.cfg.Retention.Milliseconds(), l.cfg.Owner,
+		line, next, alert).Text()
+	return sent != "", err
+}
