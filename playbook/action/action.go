@@ -1,0 +1,170 @@
+package action
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"riposte/stream"
+	"riposte/stream/proc"
+)
+
+// Class says what may be done about an effect that was begun by a replica that died.
+type Class string
+
+const (
+	Verifiable Class = "verifiable"   // can probe whether this very effect is in place
+	Idempotent Class = "idempotent"   // safe to repeat under its key
+	AtMostOnce Class = "at-most-once" // neither: in flight at a crash means unknown
+)
+
+// Outcome is how a step ended.
+type Outcome string
+
+const (
+	Terminated     Outcome = "terminated"      // SIGTERM sufficed
+	Killed         Outcome = "killed"          // SIGKILL was needed
+	AlreadyGone    Outcome = "already_gone"    // the process had exited before
+	Blocked        Outcome = "blocked"         //
+	AlreadyBlocked Outcome = "already_blocked" // for at least as long as asked
+	Logged         Outcome = "logged"          //
+	Ran            Outcome = "ran"             // a script came to its end with exit status 0
+	Observed       Outcome = "observed"        // observe mode: the reason says what would have been done
+	Refused        Outcome = "refused"         // by a guardrail; the reason says which
+	Expired        Outcome = "expired"         // the alert was too old
+	NoMatch        Outcome = "no_match"        // nothing to do
+	Failed         Outcome = "failed"          // out of attempts; the reason is the last error
+	Unknown        Outcome = "unknown"         // an at-most-once effect was in flight at a crash
+	Dead           Outcome = "dead"            // buried: the alert is a dead letter
+)
+
+// Receipt is what an action saw with its own eyes: the observed outcome, and a reason in
+// words for the person who reads the ledger.
+type Receipt struct {
+	Outcome Outcome `json:"outcome"`
+	Reason  string  `json:"reason,omitempty"`
+}
+
+// Refusal is the error of a guardrail. It is an answer, not a fault: it is recorded as
+// the outcome refused and never retried.
+type Refusal struct{ Reason string }
+
+func (r *Refusal) Error() string { return "refused: " + r.Reason }
+
+// Refuse makes a Refusal.
+func Refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
+
+// Effect is one step resolved for one alert: plain data, frozen as JSON in the ledger
+// entry, so that a successor runs what the first holder planned. An Effect may hold
+// anything an attacker wrote; its methods are what refuses it.
+type Effect interface {
+	// Targets names what the effect acts on, so that two alerts on one target take
+	// turns. The gate locks them, in sorted order, while the effect is in progress.
+	Targets() []string
+	// Describe says in a few words what Apply would do, e.g. "terminate PID 4711 (bash)".
+	Describe() string
+	// Probe says, without touching anything, whether the effect is in place already. It
+	// returns a *Refusal where a guardrail forbids the effect: callers probe before they
+	// apply or observe.
+	Probe(ctx context.Context, env Env) (r Receipt, inPlace bool, err error)
+	// Apply carries the effect out and reports what it observed afterwards. It checks
+	// the guardrails again, on the very object it acts on. It returns an error where the
+	// effect is not known to be in place; it may then be called again.
+	Apply(ctx context.Context, env Env) (Receipt, error)
+}
+
+// Env is what an effect needs from the host it runs on.
+type Env struct {
+	Guard   Guard
+	OwnUID  bool      // act only on processes of this process's own user
+	Key     string    // the step's key, see stream.StepKey
+	AlertID string    // for comments on firewall rules
+	Out     io.Writer // where log writes by default
+	// Locks are the gate's locked descriptors. An action that starts a process passes them on
+	// (ExtraFiles), so that the locks stand until that process is gone too.
+	Locks []*os.File
+}
+
+// Guard is the floor that no configuration removes. Both methods return nil or a
+// *Refusal; what cannot be read is a refusal.
+type Guard interface {
+	Process(st proc.Stat) error
+	Address(addr netip.Addr) error
+}
+
+// Spec is the `with` block of a step, filled with defaults and decoded strictly.
+type Spec interface {
+	// Validate says what is wrong, in terms of the YAML field.
+	Validate() error
+	// Resolve binds the spec to an alert. It returns nil where the alert names nothing
+	// for this action to act on.
+	Resolve(a *stream.Alert, seen Seen) Effect
+	// Capabilities are what Apply needs of Linux, e.g. CAP_KILL.
+	Capabilities(ownUID bool) []Capability
+}
+
+// Seen is when the alert was seen: any moment in [From, Until).
+type Seen struct{ From, Until time.Time }
+
+// Kind is one sort of action, under the name playbooks know it by.
+type Kind struct {
+	Name     string
+	Class    Class
+	Targeted bool          // needs something in the alert to act on
+	Spec     func() Spec   // with defaults
+	Effect   func() Effect // empty, to be decoded from the plan
+}
+
+var kinds = []Kind{
+	{"block_ip", Verifiable, true, func() Spec { return newBlockSpec() }, func() Effect { return new(BlockIP) }},
+	{"log", Idempotent, false, func() Spec { return new(LogSpec) }, func() Effect { return new(Log) }},
+	{"run_script", AtMostOnce, false, func() Spec { return new(ScriptSpec) }, func() Effect { return new(RunScript) }},
+	{"terminate_process", Verifiable, true, func() Spec { return newTerminateSpec() }, func() Effect { return new(TerminateProcess) }},
+}
+
+// Names are the names of all actions, sorted.
+func Names() []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+// Lookup finds an action by name.
+func Lookup(name string) (Kind, bool) {
+	i := slices.IndexFunc(kinds, func(k Kind) bool { return k.Name == name })
+	if i < 0 {
+		return Kind{}, false
+	}
+	return kinds[i], true
+}
+
+// Decode reads back an effect frozen in a plan.
+func Decode(name string, raw json.RawMessage) (Effect, Class, error) {
+	k, ok := Lookup(name)
+	if !ok {
+		return nil, "", fmt.Errorf("action %q is not one of %s; it was planned by another version of riposte", name, strings.Join(Names(), ", "))
+	}
+	e := k.Effect()
+	if err := json.Unmarshal(raw, e); err != nil {
+		return nil, "", fmt.Errorf("parameters of %s: %w", name, err)
+	}
+	return e, k.Class, nil
+}
+
+// Reason is the reason of a Refusal within err, if there is one.
+func Reason(err error) (string, bool) {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r.Reason, true
+	}
+	return "", false
+}

@@ -1,0 +1,11 @@
+package action
+
+func newFirewall(backend string, env Env) (firewall, error) {
+	switch backend {
+	case NFTables:
+		return nft{}, nil
+	case IPTables:
+		return iptables{env.Locks}, nil
+	}
+	return nil, Refuse("backend %s does not exist on Linux: use nftables or iptables", backend)
+}

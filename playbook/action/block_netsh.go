@@ -1,0 +1,21 @@
+package action
+
+import "net/netip"
+
+// netshAdd are the commands that block an address on Windows, one a direction. They are
+// built on every system, so that they can be checked on every system.
+func netshAdd(alertID string, addr netip.Addr) [][]string {
+	var argvs [][]string
+	for _, dir := range []string{"in", "out"} {
+		argvs = append(argvs, []string{"netsh", "advfirewall", "firewall", "add", "rule",
+			netshName(alertID), "dir=" + dir, "action=block", "remoteip=" + addr.String()})
+	}
+	return argvs
+}
+
+// netshShow is the command that exits with 1 where the alert has no rule.
+func netshShow(alertID string) []string {
+	return []string{"netsh", "advfirewall", "firewall", "show", "rule", netshName(alertID)}
+}
+
+func netshName(alertID string) string { return "name=riposte-" + alertID }

@@ -1,0 +1,11 @@
+package action
+
+// Capability is a Linux capability by its name in capabilities(7).
+type Capability string
+
+// The capabilities that actions need. Other systems know none of them.
+const (
+	CapKill      Capability = "CAP_KILL"       // signal other users' processes
+	CapNetAdmin  Capability = "CAP_NET_ADMIN"  // change the firewall
+	CapSysPtrace Capability = "CAP_SYS_PTRACE" // read the executable of other users' processes
+)

@@ -1,0 +1,64 @@
+// Package action holds what Riposte can do about an alert, one file per action and per
+// platform where it differs.
+//
+// An action has three faces. Its Spec is what an operator writes under `with` in a
+// playbook. Resolve binds the spec to one alert and yields an Effect: plain data that is
+// frozen in the ledger before anything happens, so that a successor carries out what the
+// first holder planned and not what a file says by then. The Effect's methods do the rest:
+// Probe looks, Apply acts.
+//
+// Three rules hold for every effect:
+//
+//   - Nothing an alert says is believed. Every field may be an attacker's; an effect
+//     parses strictly, checks its target against the guard of Env on the very object it is
+//     about to touch, runs programs by argv and never through a shell, and answers what it
+//     must not do with a *Refusal.
+//   - An outcome is what was observed. There is one way out, (Receipt, error): either the
+//     effect was seen to be in place, or there is an error and the caller may try again. A
+//     failure cannot be written down as a success.
+//   - In place already is a success. A process that has gone, an address that is blocked
+//     for long enough: Probe says so, and nothing is done twice.
+//
+// # terminate_process
+//
+// A PID is not a process: the kernel hands it out again. So the PID is opened first
+// (pidfd_open(2)), then the identity in /proc is compared with the alert's, then the guard
+// is asked, then it is checked through the pidfd that the process is still there, which
+// proves that all of this was read of it and not of a successor; only then is it signalled,
+// through the pidfd and never by number. Whether it has gone is likewise read from the
+// pidfd alone: it becomes readable when the last thread exits, for zombies too.
+//
+// # block_ip
+//
+// An address is dropped as a source of what comes in and as a destination of what goes
+// out, for a time. The time counts from Apply. Blocking again never shortens: the longer
+// time left wins. A block is in place where
+//
+//   - it will stand for at least the time asked, whoever made it (already_blocked), or
+//   - it carries this alert's ID and was made for at least the time asked: then it is this
+//     very effect, carried out a moment ago by a holder that died, however little of it is
+//     left (blocked).
+//
+// Packets that are only forwarded, to containers say, are not looked at.
+//
+// # log
+//
+// One line of JSON an alert, appended in one write. A repetition writes the same key again.
+//
+// # run_script
+//
+// A program of the operator's, run at most once: nobody but its author knows what it does,
+// so nothing here could tell whether it is done. It gets its argv as written, the alert as
+// JSON on standard input and its fields in variables named RIPOSTE_ALERT_*, and nothing
+// else of this process's environment. It runs in a process group of its own, which is
+// killed whole when the time is up, and also when the program itself has ended: a program
+// that means to leave something behind hands it to a service manager. Like every program
+// started here it dies with this process, and holds the gate's lock. What it started does
+// not die with this process, but holds the lock too, so that nobody decides the outcome
+// while any of it runs.
+//
+//   - exit status 0 is ran, and any other is failed: it ran once, to its end, and is not
+//     run again; the reason has the status and the end of what it wrote.
+//   - What could not be started is failed as well: it certainly did nothing.
+//   - Killed, by the timeout or by anybody else, is unknown: it may have done half its work.
+package action

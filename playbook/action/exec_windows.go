@@ -1,0 +1,5 @@
+package action
+
+import "os/exec"
+
+func runBound(cmd *exec.Cmd) error { return cmd.Run() }

@@ -1,0 +1,118 @@
+package action_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"riposte/playbook/action"
+	"riposte/stream"
+)
+
+func TestSpecs(t *testing.T) {
+	for _, c := range []struct{ action, with, fault string }{
+		{"terminate_process", "", ""},
+		{"terminate_process", "grace: 0s", ""},
+		{"terminate_process", "grace: 60s", ""},
+		{"terminate_process", "grace: 61s", "grace: "},
+		{"terminate_process", "grace: -1s", "grace: "},
+		{"terminate_process", "grace: 5", "cannot unmarshal"}, // not 5 ns
+		{"terminate_process", "grace: soon", "invalid duration"},
+		{"terminate_process", "pid: 5", "unknown field"},
+		{"block_ip", "", ""},
+		{"block_ip", "address: alert.source_ip\nttl: 24h\nbackend: iptables", ""},
+		{"block_ip", "address: 2001:db8::1\nbackend: netsh", ""},
+		{"block_ip", "address: alert.title", "address: "},
+		{"block_ip", "address: 0.0.0.0/0", "is a network"},
+		{"block_ip", "address: ''", "address: "},
+		{"block_ip", "ttl: 25h", "ttl: "},
+		{"block_ip", "ttl: 500ms", "ttl: "},
+		{"block_ip", "ttl: 1500ms", "ttl: "},
+		{"block_ip", "ttl: 0s", "ttl: "},
+		{"block_ip", "backend: pf", `backend: "pf" is not one of`},
+		{"log", "", ""},
+		{"log", "path: relative/path", "path: "},
+	} {
+		kind, ok := action.Lookup(c.action)
+		if !ok {
+			t.Fatal(c.action)
+		}
+		spec := kind.Spec()
+		var err error
+		if c.with != "" { // without `with`, the defaults
+			err = yaml.UnmarshalWithOptions([]byte(c.with), spec, yaml.Strict())
+		}
+		if err == nil {
+			err = spec.Validate()
+		}
+		if c.fault == "" && err != nil || c.fault != "" && (err == nil || !strings.Contains(err.Error(), c.fault)) {
+			t.Errorf("%s with %q: got %v, want %q", c.action, c.with, err, c.fault)
+		}
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	for name, want := range map[string]string{
+		"terminate_process": `["CAP_KILL","CAP_SYS_PTRACE"] null`,
+		"block_ip":          `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
+		"log":               `null null`,
+	} {
+		kind, _ := action.Lookup(name)
+		spec := kind.Spec()
+		if b, ok := spec.(*action.BlockSpec); ok {
+			b.Backend = action.NFTables
+		}
+		all, _ := json.Marshal(spec.Capabilities(false))
+		own, _ := json.Marshal(spec.Capabilities(true))
+		if got := string(all) + " " + string(own); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+	if got := (&action.BlockSpec{Backend: action.Netsh}).Capabilities(false); got != nil {
+		t.Errorf("netsh needs %v", got)
+	}
+}
+
+func TestBlockResolve(t *testing.T) {
+	for _, c := range []struct {
+		spec   action.BlockSpec
+		source string
+		want   string
+	}{
+		{action.BlockSpec{Address: "alert.source_ip", TTL: time.Hour, Backend: "nftables"}, "", `null`},
+		{action.BlockSpec{Address: "alert.source_ip", TTL: 90 * time.Second, Backend: "nftables"}, "1.2.3.4; rm -rf /", `{"address":"1.2.3.4; rm -rf /","ttl":"1m30s","backend":"nftables"}`},
+		{action.BlockSpec{Address: "198.51.100.2", TTL: time.Hour, Backend: "iptables"}, "1.2.3.4", `{"address":"198.51.100.2","ttl":"1h","backend":"iptables"}`},
+	} {
+		raw, err := json.Marshal(c.spec.Resolve(&stream.Alert{SourceIP: c.source}, action.Seen{}))
+		if err != nil || string(raw) != c.want {
+			t.Errorf("got %s, %v; want %s", raw, err, c.want)
+		}
+		if c.want == "null" {
+			continue
+		}
+		effect, _, err := action.Decode("block_ip", raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, _ := json.Marshal(effect); string(again) != c.want {
+			t.Errorf("after a round trip: %s", again)
+		}
+	}
+}
+
+func TestTargets(t *testing.T) {
+	for want, e := range map[string]action.Effect{
+		"process/4711":                          &action.TerminateProcess{PID: 4711},
+		"address/198.51.100.2":                  &action.BlockIP{Address: "::ffff:198.51.100.2", Backend: action.NFTables},
+		"address/2001:db8::1 firewall/iptables": &action.BlockIP{Address: "2001:DB8:0::1", Backend: action.IPTables},
+		"address/junk":                          &action.BlockIP{Address: "junk"},
+		"":                                      &action.Log{},
+	} {
+		if got := strings.Join(e.Targets(), " "); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}

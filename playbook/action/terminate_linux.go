@@ -1,0 +1,217 @@
+package action
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"riposte/stream/proc"
+)
+
+// exitWait is how long the exit may take after SIGKILL. Only a process in
+// uninterruptible sleep takes longer than a moment.
+const exitWait = 5 * time.Second
+
+// startTolerance is how far a start time on the wall clock may be off: two ticks.
+const startTolerance = 20 * time.Millisecond
+
+// Probe implements Effect.
+func (t *TerminateProcess) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
+	target, gone, err := t.hold(env)
+	if err != nil {
+		return Receipt{}, false, err
+	}
+	if gone {
+		return t.receipt(AlreadyGone, "had exited before"), true, nil
+	}
+	return Receipt{}, false, target.close()
+}
+
+// Apply implements Effect.
+func (t *TerminateProcess) Apply(ctx context.Context, env Env) (Receipt, error) {
+	target, gone, err := t.hold(env)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if gone {
+		return t.receipt(AlreadyGone, "had exited before"), nil
+	}
+	defer target.close()
+	if err := ctx.Err(); err != nil {
+		return Receipt{}, fmt.Errorf("%s: not begun: %w", t.Describe(), err)
+	}
+	r, err := t.end(ctx, target)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("%s: %w", t.Describe(), err)
+	}
+	return r, nil
+}
+
+// end signals the process and reports the exit it observed.
+func (t *TerminateProcess) end(ctx context.Context, target pidfd) (Receipt, error) {
+	begun := time.Now()
+	if t.Grace > 0 {
+		switch err := target.signal(unix.SIGTERM); {
+		case errors.Is(err, unix.ESRCH):
+			return t.receipt(AlreadyGone, "exited just before SIGTERM"), nil
+		case err != nil:
+			return Receipt{}, err
+		}
+		exited, err := target.wait(ctx, time.Duration(t.Grace))
+		if err != nil {
+			return Receipt{}, fmt.Errorf("sent SIGTERM, then: %w", err)
+		}
+		if exited {
+			return t.receipt(Terminated, "exited %s after SIGTERM", since(begun)), nil
+		}
+	}
+	switch err := target.signal(unix.SIGKILL); {
+	case errors.Is(err, unix.ESRCH) && t.Grace > 0:
+		return t.receipt(Terminated, "exited %s after SIGTERM", since(begun)), nil
+	case errors.Is(err, unix.ESRCH):
+		return t.receipt(AlreadyGone, "exited just before SIGKILL"), nil
+	case err != nil:
+		return Receipt{}, err
+	}
+	exited, err := target.wait(ctx, exitWait)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("sent SIGKILL, then: %w", err)
+	}
+	if !exited {
+		return Receipt{}, fmt.Errorf("no exit observed within %s of SIGKILL: is it in uninterruptible sleep (state D in ps)?", exitWait)
+	}
+	if t.Grace == 0 {
+		return t.receipt(Killed, "exited %s after SIGKILL", since(begun)), nil
+	}
+	return t.receipt(Killed, "outlived SIGTERM by the grace of %s; exited %s after it, by SIGKILL", t.Grace, since(begun)), nil
+}
+
+// hold opens the target and checks all there is to check, in the one order that proves
+// something: what was read by PID was read of the process behind the descriptor only if
+// that process is still there afterwards. gone means that there is nothing left to act
+// on; otherwise, and without an error, the caller closes the descriptor.
+func (t *TerminateProcess) hold(env Env) (target pidfd, gone bool, err error) {
+	if err := t.contradiction(); err != nil {
+		return -1, false, err
+	}
+	if err := t.elsewhere(); err != nil {
+		return -1, false, err
+	}
+	fd, err := unix.PidfdOpen(int(t.PID), 0)
+	switch {
+	case errors.Is(err, unix.ESRCH):
+		return -1, true, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT): // up to and from Linux 6.9
+		return -1, false, Refuse("PID %d is a thread, not a process", t.PID)
+	case err != nil:
+		return -1, false, fmt.Errorf("pidfd_open of PID %d (needs Linux 5.3): %w", t.PID, err)
+	}
+	target = pidfd(fd)
+	verdict := t.verify(env)
+	gone, err = target.exited(0)
+	if err == nil && !gone {
+		err = verdict
+	}
+	if gone || err != nil {
+		return -1, gone, errors.Join(err, target.close())
+	}
+	return target, false, nil
+}
+
+// elsewhere refuses an alert whose PID was numbered in another namespace or boot.
+func (t *TerminateProcess) elsewhere() error {
+	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
+		return Refuse("/proc does not show this process under its own PID %d: mount the /proc of this PID namespace", os.Getpid())
+	}
+	if t.PIDNS != 0 {
+		own, err := proc.Namespace()
+		if err != nil {
+			return Refuse("the PID namespace cannot be told: %v", err)
+		}
+		if own != t.PIDNS {
+			return Refuse("PID %d is numbered in PID namespace %d; this responder acts in %d", t.PID, t.PIDNS, own)
+		}
+	}
+	if t.BootID != "" {
+		own, err := proc.BootID()
+		if err != nil {
+			return Refuse("the boot ID cannot be read: %v", err)
+		}
+		if !strings.EqualFold(own, t.BootID) {
+			return Refuse("PID %d is of another boot of this host", t.PID)
+		}
+	}
+	return nil
+}
+
+// verify compares the process with the alert and then asks the guard.
+func (t *TerminateProcess) verify(env Env) error {
+	st, err := proc.ReadStat(int(t.PID))
+	if err != nil {
+		return Refuse("the identity of PID %d cannot be read: %v", t.PID, err)
+	}
+	if t.StartTicks == 0 {
+		err = t.plausible(st)
+	} else if st.StartTicks != t.StartTicks {
+		err = Refuse("PID %d was reused: the alert's process started at tick %d, this one at tick %d", t.PID, t.StartTicks, st.StartTicks)
+	}
+	if err != nil {
+		return err
+	}
+	if env.OwnUID {
+		uid, err := proc.UID(st.PID)
+		if err != nil {
+			return Refuse("the user of PID %d cannot be read: %v", t.PID, err)
+		}
+		if own := os.Geteuid(); uid != own {
+			return Refuse("PID %d belongs to user %d; with --own-uid only processes of user %d are acted on", t.PID, uid, own)
+		}
+	}
+	return env.Guard.Process(st)
+}
+
+// plausible stands in for the start ticks that a foreign detector does not know: the
+// process must have been there when the alert was seen, and look as the alert says.
+func (t *TerminateProcess) plausible(st proc.Stat) error {
+	started, err := st.StartTime()
+	if err != nil {
+		return Refuse("the start of PID %d cannot be told: %v", t.PID, err)
+	}
+	if t.SeenUntil.IsZero() {
+		return Refuse("the alert says neither when PID %d started nor when it was seen", t.PID)
+	}
+	if late := started.Sub(t.SeenUntil); late >= startTolerance {
+		return Refuse("PID %d was reused: this process started %s after the alert", t.PID, late.Round(time.Millisecond))
+	}
+	if t.Name != "" {
+		info, err := proc.Read(st.PID)
+		if err != nil {
+			return Refuse("the name of PID %d cannot be read: %v", t.PID, err)
+		}
+		if t.Name != info.Name && t.Name != info.Comm {
+			return Refuse("PID %d was reused or has changed: it is %q, the alert says %q", t.PID, info.Name, clip(t.Name, 80))
+		}
+	}
+	if t.Exe != "" {
+		exe, err := proc.ReadExe(st.PID)
+		if err != nil {
+			return Refuse("the executable of PID %d cannot be read: %v", t.PID, err)
+		}
+		if strings.TrimSuffix(t.Exe, " (deleted)") != exe {
+			return Refuse("PID %d was reused or has changed: it runs %q, the alert says %q", t.PID, exe, clip(t.Exe, 80))
+		}
+	}
+	return nil
+}
+
+func (t *TerminateProcess) receipt(o Outcome, format string, args ...any) Receipt {
+	return Receipt{o, fmt.Sprintf("PID %d ", t.PID) + fmt.Sprintf(format, args...)}
+}
+
+func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }

@@ -1,0 +1,140 @@
+package guard
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"riposte/playbook/action"
+)
+
+// freshness is how old facts about addresses may be. Reading them takes about as long as
+// blocking an address does.
+const freshness = time.Second
+
+// Address implements action.Guard.
+func (f *Floor) Address(addr netip.Addr) error {
+	addr = addr.WithZone("").Unmap()
+	if !addr.IsValid() {
+		return action.Refuse("no address")
+	}
+	meanings := append([]netip.Addr{addr}, embedded(addr)...)
+	for _, a := range meanings {
+		if what := special(a); what != "" {
+			return protected(addr, a, what)
+		}
+	}
+	facts, err := f.host()
+	if err != nil {
+		return action.Refuse("what %s is to this host cannot be read: %v", addr, err)
+	}
+	for _, a := range meanings {
+		if what := facts[a]; what != "" {
+			return protected(addr, a, what)
+		}
+	}
+	return nil
+}
+
+func protected(addr, meaning netip.Addr, what string) error {
+	if addr != meaning {
+		return action.Refuse("%s stands for %s, which is %s", addr, meaning, what)
+	}
+	return action.Refuse("%s is %s", addr, what)
+}
+
+// special says what an address is to every host.
+func special(addr netip.Addr) string {
+	switch {
+	case addr.IsUnspecified():
+		return "unspecified"
+	case addr.IsLoopback():
+		return "loopback"
+	case addr.IsLinkLocalUnicast():
+		return "link-local"
+	case addr.IsMulticast():
+		return "multicast"
+	case addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "broadcast"
+	case addr.Is4() && addr.As4()[0] == 0:
+		return "of this network, 0.0.0.0/8"
+	}
+	return ""
+}
+
+var (
+	nat64      = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052
+	sixToFour  = netip.MustParsePrefix("2002::/16")    // RFC 3056
+	compatible = netip.MustParsePrefix("::/96")        // RFC 4291, deprecated
+)
+
+// embedded is the IPv4 address for which an IPv6 address stands, if there is one.
+func embedded(addr netip.Addr) []netip.Addr {
+	b := addr.As16()
+	switch {
+	case nat64.Contains(addr), compatible.Contains(addr):
+		return []netip.Addr{netip.AddrFrom4([4]byte(b[12:16]))}
+	case sixToFour.Contains(addr):
+		return []netip.Addr{netip.AddrFrom4([4]byte(b[2:6]))}
+	}
+	return nil
+}
+
+// host returns what is known of addresses that matter to this host.
+func (f *Floor) host() (map[netip.Addr]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.facts != nil && time.Since(f.read) < freshness {
+		return f.facts, nil
+	}
+	facts := make(facts)
+	if f.RedisPeers != nil {
+		facts.add("a Redis server", f.RedisPeers()...)
+	}
+	if err := facts.addSystem(); err != nil {
+		return nil, err
+	}
+	if err := facts.addOwn(); err != nil {
+		return nil, err
+	}
+	f.facts, f.read = facts, time.Now()
+	return facts, nil
+}
+
+// facts says what an address is to this host.
+type facts map[netip.Addr]string
+
+func (f facts) add(what string, addrs ...netip.Addr) {
+	for _, a := range addrs {
+		f[a.WithZone("").Unmap()] = what
+	}
+}
+
+// addOwn adds the addresses of this host's interfaces and the broadcast addresses of
+// their networks.
+func (f facts) addOwn() error {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err != nil {
+			continue // not an IP network
+		}
+		if addr := prefix.Addr(); addr.Is4() && prefix.Bits() < 31 {
+			f.add("the broadcast address of a network of this host", broadcast(prefix))
+		}
+		f.add("this host's own", prefix.Addr())
+	}
+	return nil
+}
+
+// broadcast is the last address of an IPv4 network.
+func broadcast(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	for i := p.Bits(); i < 32; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	return netip.AddrFrom4(b)
+}

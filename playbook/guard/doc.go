@@ -1,0 +1,22 @@
+// Package guard is the floor under every action: what Riposte never does, whatever an
+// alert says and whatever a playbook asks for. No configuration lowers it.
+//
+// An alert is an attacker's favourite lever. If he can have an alert written, then without
+// a floor he can have PID 1 killed or the default gateway blocked, and the responder is
+// his weapon. So the floor protects what the host and Riposte itself need to go on:
+//
+// Processes: PID 1 and kernel threads; Riposte's own processes and all their ancestors;
+// the services through which a host is reached and run (sshd, the container runtimes,
+// systemd); the Redis server. A service is recognised by its executable, root's own and
+// writable by root alone, and by its user, root, never by its name: anyone can call
+// himself sshd. The Redis server is recognised by its executable only, because Debian runs
+// it as a user of its own.
+//
+// Addresses: loopback, link-local, multicast, unspecified and broadcast; the host's own;
+// its gateways and resolvers; the Redis servers; the SSH clients in whose sessions Riposte
+// runs; and IPv6 forms that stand for one of them. Not protected is whoever else has a
+// connection to port 22: an attacker could make himself unblockable by opening one.
+//
+// What cannot be read is a refusal. Answers about processes are read anew each time;
+// facts about addresses are at most a second old.
+package guard

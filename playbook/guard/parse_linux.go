@@ -1,0 +1,119 @@
+package guard
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+type addrs = []netip.Addr
+
+const rtfGateway = 0x2 // RTF_GATEWAY, include/uapi/linux/route.h
+
+// parseRoutes4 reads the gateways in /proc/net/route: not only the default ones, for a
+// router of this host is no attacker. An address there is the hexadecimal of its four
+// bytes taken as an integer of the host's byte order.
+func parseRoutes4(raw []byte) (list addrs, err error) {
+	header := true
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if header || len(f) == 0 {
+			header = false
+			continue
+		}
+		if len(f) < 4 {
+			return nil, fmt.Errorf("route with %d fields: %q", len(f), line)
+		}
+		gateway, err := strconv.ParseUint(f[2], 16, 32)
+		if err != nil {
+			return nil, fmt.Errorf("gateway of route %q: %w", line, err)
+		}
+		flags, err := strconv.ParseUint(f[3], 16, 32)
+		if err != nil {
+			return nil, fmt.Errorf("flags of route %q: %w", line, err)
+		}
+		if flags&rtfGateway != 0 {
+			var b [4]byte
+			binary.NativeEndian.PutUint32(b[:], uint32(gateway))
+			list = append(list, netip.AddrFrom4(b))
+		}
+	}
+	return list, nil
+}
+
+// parseRoutes6 reads the gateways in /proc/net/ipv6_route, where an address is 32
+// hexadecimal digits in the order of its bytes.
+func parseRoutes6(raw []byte) (list addrs, err error) {
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		if len(f) < 9 {
+			return nil, fmt.Errorf("route with %d fields: %q", len(f), line)
+		}
+		gateway, err := hex.DecodeString(f[4])
+		if err != nil || len(gateway) != 16 {
+			return nil, fmt.Errorf("gateway of route %q", line)
+		}
+		flags, err := strconv.ParseUint(f[8], 16, 32)
+		if err != nil {
+			return nil, fmt.Errorf("flags of route %q: %w", line, err)
+		}
+		if flags&rtfGateway != 0 {
+			list = append(list, netip.AddrFrom16([16]byte(gateway)))
+		}
+	}
+	return list, nil
+}
+
+// parseResolv reads the name servers in a resolv.conf(5). A line that the resolver would
+// not understand protects nobody.
+func parseResolv(raw []byte) (list addrs, err error) {
+	for line := range strings.Lines(string(raw)) {
+		f := strings.Fields(line)
+		if len(f) < 2 || f[0] != "nameserver" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(f[1]); err == nil {
+			list = append(list, addr)
+		}
+	}
+	return list, nil
+}
+
+// parseSSH reads the clients from the environment of a process, see ssh(1).
+func parseSSH(environ []byte) (list addrs) {
+	for entry := range bytes.SplitSeq(environ, []byte{0}) {
+		name, value, _ := strings.Cut(string(entry), "=")
+		if name != "SSH_CONNECTION" && name != "SSH_CLIENT" {
+			continue
+		}
+		client, _, _ := strings.Cut(value, " ")
+		if addr, err := netip.ParseAddr(client); err == nil {
+			list = append(list, addr)
+		}
+	}
+	return list
+}
+
+// parseUID reads the effective user from /proc/PID/status. The owner of /proc/PID would
+// not do: it is root where a process has made itself undumpable.
+func parseUID(status []byte) (int, error) {
+	for line := range strings.Lines(string(status)) {
+		rest, ok := strings.CutPrefix(line, "Uid:")
+		if !ok {
+			continue
+		}
+		f := strings.Fields(rest) // real, effective, saved, file system
+		if len(f) != 4 {
+			return 0, fmt.Errorf("users of a process: %q", line)
+		}
+		return strconv.Atoi(f[1])
+	}
+	return 0, fmt.Errorf("no line Uid in the status of a process")
+}

@@ -1,0 +1,16 @@
+//go:build !linux
+
+package guard
+
+import (
+	"runtime"
+
+	"riposte/playbook/action"
+	"riposte/stream/proc"
+)
+
+// Process implements action.Guard. It refuses: without /proc nothing is known of a
+// process.
+func (f *Floor) Process(st proc.Stat) error {
+	return action.Refuse("what PID %d is cannot be read on %s", st.PID, runtime.GOOS)
+}
