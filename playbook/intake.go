@@ -1,0 +1,441 @@
+package playbook
+
+import (
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"riposte/ledger"
+	"riposte/playbook/action"
+	"riposte/playbook/gate"
+	"riposte/playbook/judge"
+	"riposte/stream"
+)
+
+// intake is a delivery on its way to Begin, perhaps not for the first time.
+type intake struct {
+	stream.Delivery
+	due   time.Time // not before
+	tries int
+	alone bool // it has the only place for suspects
+}
+
+func fresh(ds []stream.Delivery) []intake {
+	out := make([]intake, len(ds))
+	for i, d := range ds {
+		out[i].Delivery = d
+	}
+	return out
+}
+
+// claim is an intake with what Begin needs to know of it.
+type claim struct {
+	ledger.Claim
+	in   intake
+	bury string // why it is not an alert; empty for an alert
+}
+
+// idConflict flags an alert that came under the ID of another one.
+const idConflict = "id_conflict"
+
+// suspect is the number of deliveries from which an entry may be what kills replicas: three of
+// those that had it have died. A replica handles one suspect at a time, and leaves the others
+// where they are. So whatever else dies with a suspect is none yet; when it becomes one, it
+// is apart from the next death; and only what kills replicas by itself reaches the number
+// of deaths that buries.
+//
+// Three deaths, and not two: replicas that are all killed twice in a row make suspects of all
+// they were at work on, which would then wait for each other.
+const suspect = 4
+
+// suspects is the place for the one suspect that a replica handles.
+type suspects struct {
+	place chan struct{}
+	next  chan struct{} // the place is free again
+}
+
+func newSuspects() *suspects { return &suspects{make(chan struct{}, 1), make(chan struct{}, 1)} }
+
+func (s *suspects) enter() bool {
+	select {
+	case s.place <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *suspects) leave() { <-s.place }
+
+// done leaves the place and has somebody look for the next one.
+func (s *suspects) done() {
+	s.leave()
+	select {
+	case s.next <- struct{}{}:
+	default:
+	}
+}
+
+// dispatch asks the ledger for deliveries and starts what it grants. A script that was
+// asked twice for one alert would grant it twice, so of copies only one is asked for at a
+// time: the next one at once where that one is settled, for copies may come by the
+// thousand, and later where it is being worked on.
+func (r *Responder) dispatch(ctx context.Context, batch []intake) {
+	for len(batch) > 0 {
+		var claims, copies []claim
+		taken := map[stream.AlertID]bool{}
+		for _, in := range batch {
+			if r.grants.holds(in.StreamID) {
+				continue
+			}
+			if in.Times >= suspect {
+				r.alone(ctx, in)
+				continue
+			}
+			if c := r.claim(in); taken[c.ID] {
+				copies = append(copies, c)
+			} else {
+				taken[c.ID] = true
+				claims = append(claims, c)
+			}
+		}
+		open := r.begin(ctx, claims)
+		batch = nil
+		for _, c := range copies {
+			if open[c.ID] {
+				r.later.add(c.in, duplicatePause)
+			} else {
+				batch = append(batch, c.in)
+			}
+		}
+	}
+}
+
+// alone handles a suspect, unless there is one. From here on it may take this replica with
+// it: also by what it does to the decoder, before Begin.
+func (r *Responder) alone(ctx context.Context, in intake) {
+	if !r.suspects.enter() {
+		in.tries = 0
+		r.later.add(in, suspectPause)
+		return
+	}
+	in.alone = true
+	r.begin(ctx, []claim{r.claim(in)})
+}
+
+const suspectPause = 50 * time.Millisecond
+
+// duplicatePause is how long a copy of an alert that is being worked on waits, at least.
+const duplicatePause = 100 * time.Millisecond
+
+// deliveriesToBury is after how many deliveries an entry is not even decoded any more: with
+// half as many deaths of those that began it, it would have been buried as poison.
+const deliveriesToBury = 10
+
+// claim decodes a delivery and plans for it. What is no alert is claimed too, under an ID
+// of its own, to be buried under a token like everything else.
+func (r *Responder) claim(in intake) claim {
+	c := claim{in: in, Claim: ledger.Claim{
+		StreamID: in.StreamID, Nonce: ledger.NewNonce(), Floor: r.floor.Load(), Deliveries: in.Times - 1,
+	}}
+	if in.Raw != nil {
+		sum := sha1.Sum(in.Raw)
+		c.SHA1 = hex.EncodeToString(sum[:])
+	}
+	unusable := func(reason string) claim {
+		c.bury = reason
+		c.ID, c.Digest = stream.EntryID(in.StreamID), none
+		when := writable(in.When())
+		c.Body = ledger.Body{Seen: when, Expires: when, Steps: []ledger.Step{{
+			Playbook: none, Step: buryStep, Action: noAction, Mode: string(r.cfg.Mode),
+		}}}
+		return c
+	}
+	switch {
+	case in.Problem != "":
+		return unusable(clip(in.Problem, 500))
+	case in.Raw == nil:
+		return unusable("the entry was deleted from the stream before it was handled")
+	case len(in.Raw) == 0:
+		return unusable(`the entry has no field "alert"`)
+	case in.Times > deliveriesToBury:
+		return unusable(fmt.Sprintf("delivered %d times; every replica that took it died before it could begin", in.Times))
+	}
+	crashpoint(atClaim, string(in.Raw))
+	a, id, err := in.Alert()
+	if err != nil {
+		return unusable(clip(err.Error(), 500))
+	}
+	c.ID, c.Digest = id, a.Digest()
+	c.Body = r.planner.Plan(a, in.When(), time.Now())
+	if id != a.ID {
+		c.Body.Flags = append(c.Body.Flags, idConflict)
+	}
+	return c
+}
+
+// begin makes one call of Begin and acts on its answers. It returns the IDs under which
+// somebody is at work now, or may be.
+func (r *Responder) begin(ctx context.Context, claims []claim) (open map[stream.AlertID]bool) {
+	if len(claims) == 0 {
+		return nil
+	}
+	open = make(map[stream.AlertID]bool, len(claims))
+	for _, c := range claims {
+		open[c.ID] = true
+	}
+	answers, err := r.ask(ctx, claims)
+	if err != nil {
+		for _, c := range claims { // still pending in Redis, and found there again
+			r.putOff(c.in, r.ledger.Lease())
+		}
+		return open
+	}
+	for i, a := range answers {
+		c := claims[i]
+		crashpoint(atGranted, string(c.ID))
+		switch a.Verdict {
+		case ledger.Run, ledger.Resume:
+			r.workers.hire(1)
+			r.start(ctx, a.Grant, c.in, r.job(c))
+		case ledger.Poison:
+			r.workers.hire(1)
+			if c.bury == "" {
+				c.bury = "poison: the replicas that held it died"
+			}
+			r.start(ctx, a.Grant, c.in, r.job(c))
+		case ledger.Busy:
+			c.in.tries = 0 // the pause is not doubled: the answer says when the lease is over
+			r.putOff(c.in, min(max(a.Left, duplicatePause), r.ledger.Lease()/2))
+		case ledger.Conflict:
+			delete(open, c.ID)
+			c.ID, c.Nonce = c.ID.Conflicting(c.Digest), ledger.NewNonce()
+			c.Body.Flags = append(c.Body.Flags, idConflict)
+			r.begin(ctx, []claim{c})
+		case ledger.Settled:
+			delete(open, c.ID)
+			r.release(c.in)
+		}
+	}
+	return open
+}
+
+// putOff keeps a delivery that could not begin for later.
+func (r *Responder) putOff(in intake, pause time.Duration) {
+	r.release(in)
+	in.alone = false
+	r.later.add(in, pause)
+}
+
+// release gives up the place for suspects, if the delivery has it.
+func (r *Responder) release(in intake) {
+	if in.alone {
+		r.suspects.done()
+	}
+}
+
+// ask calls Begin until it is answered. An error of Redis itself, as opposed to one on
+// the way, is answered once each claim has been tried alone: one entry that the script
+// cannot read must not hold up the others.
+func (r *Responder) ask(ctx context.Context, claims []claim) ([]ledger.Answer, error) {
+	plain := make([]ledger.Claim, len(claims))
+	for i, c := range claims {
+		plain[i] = c.Claim
+	}
+	var dead []string
+	if names := r.dead.Load(); names != nil {
+		dead = *names
+	}
+	trouble := patient(50*time.Millisecond, r.ledger.Lease()/3)
+	for {
+		answers, err := r.ledger.Begin(ctx, plain, dead)
+		final := errors.Is(err, ledger.ErrClaim) || refused(err)
+		switch {
+		case err == nil:
+			return answers, nil
+		case ctx.Err() != nil:
+			return nil, err
+		case final && len(claims) > 1:
+			for _, c := range claims {
+				r.begin(ctx, []claim{c})
+			}
+			return nil, nil
+		case final:
+			r.log.Error("an alert cannot be begun; it stays pending", "alert", claims[0].ID, "err", err)
+			return nil, err
+		}
+		r.log.Warn("cannot begin; trying again", "alerts", len(claims), "err", err)
+		if err := sleep(ctx, trouble.NextBackOff()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// refused says that Redis will answer the same again: an entry that the script cannot read,
+// say. That it is full, loading, or no master is over when it is over.
+func refused(err error) bool {
+	var answer redis.Error
+	if !errors.As(err, &answer) {
+		return false
+	}
+	kind, _, _ := strings.Cut(answer.Error(), " ")
+	return kind == "ERR" || kind == "RIPOSTE" || kind == "WRONGTYPE"
+}
+
+// job is the work on a claim once it is granted.
+func (r *Responder) job(c claim) func(context.Context, *ledger.Grant) error {
+	if c.bury == "" {
+		return r.run
+	}
+	return func(ctx context.Context, g *ledger.Grant) error { return r.bury(ctx, g, c.in.DeadLetter(c.bury)) }
+}
+
+// bury settles an alert as a dead letter. That is an outcome like any other: it is decided
+// inside the gate and closed there before it is written to the ledger.
+func (r *Responder) bury(ctx context.Context, g *ledger.Grant, letter stream.DeadLetter) error {
+	if settled, err := r.fence(ctx, g); settled || err != nil {
+		return err
+	}
+	key := stream.StepKey(r.cfg.Host, r.cfg.Group, g.ID, none, fmt.Sprint(buryStep, g.Body.Retries))
+	pass, err := r.enter(ctx, gate.Step{Key: key, Within: gateMargin}, g.Token)
+	if err != nil {
+		return err
+	}
+	defer pass.Leave()
+	step := ledger.Step{Playbook: none, Step: buryStep, Action: noAction}
+	if _, closedReason, closed := pass.Closed(); closed {
+		letter.Reason = closedReason
+	} else if err := r.close(pass, g, &step, key, action.Receipt{Outcome: action.Dead, Reason: letter.Reason}); err != nil {
+		return err
+	}
+	if len(g.Body.Steps) == 1 && g.Body.Steps[0].Step == buryStep {
+		s := &g.Body.Steps[0]
+		s.Outcome, s.Reason, s.Epoch, s.Replica = string(action.Dead), letter.Reason, g.Token.Epoch, r.cfg.Name
+		s.Started, s.Ended = time.Now(), time.Now()
+	}
+	if err := r.insist(ctx, func(ctx context.Context) error { return r.ledger.Bury(ctx, g, letter) }); err != nil {
+		return err
+	}
+	r.Settled.Add(1)
+	r.log.Warn("alert buried as a dead letter", "alert", g.ID, "entry", g.StreamID, "reason", letter.Reason)
+	return r.cfg.Trace.write(judge.Recorded, key, g.Token, r.cfg.Name, noAction, string(action.Dead))
+}
+
+// fence passes the gate of every step that has no record, so that no earlier holder begins
+// one after the burial, and records what was decided there. Where that was all there was to
+// do, the alert is settled, and there is nothing to bury.
+func (r *Responder) fence(ctx context.Context, g *ledger.Grant) (settled bool, err error) {
+	settled = true
+	for i := range g.Body.Steps {
+		step := &g.Body.Steps[i]
+		if step.Outcome != "" {
+			continue
+		}
+		_, class, err := decode(step)
+		if err != nil || step.Action == noAction {
+			settled = false
+			continue // no replica of this version can begin it
+		}
+		key := stream.StepKey(r.cfg.Host, r.cfg.Group, g.ID, step.Playbook, step.Step)
+		pass, err := r.enter(ctx, gate.Step{Key: key, Durable: class == action.AtMostOnce, Within: gateMargin}, g.Token)
+		if err != nil {
+			return false, err
+		}
+		receipt, decided := r.decided(pass, g, class)
+		if decided {
+			err = r.close(pass, g, step, key, receipt)
+		}
+		pass.Leave()
+		if err == nil && decided {
+			err = r.record(ctx, g, i, key, receipt)
+		}
+		if err != nil {
+			return false, err
+		}
+		settled = settled && decided
+	}
+	return settled, nil
+}
+
+// later keeps deliveries that could not begin yet: copies of an alert somebody works on,
+// mostly. It is bounded; what does not fit is still pending in Redis, where the sweep
+// finds it.
+type later struct {
+	mu      sync.Mutex
+	waiting map[string]intake // by stream ID
+	orphans atomic.Bool       // a read failed: look for entries served to us unseen
+}
+
+const maxLater = 4096
+
+func newLater() *later { return &later{waiting: map[string]intake{}} }
+
+// add keeps a delivery for at least a pause, doubled each time.
+func (l *later) add(in intake, pause time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.waiting) >= maxLater {
+		return
+	}
+	in.due = time.Now().Add(pause << min(in.tries, 4))
+	in.tries++
+	l.waiting[in.StreamID] = in
+}
+
+func (l *later) empty() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting) == 0
+}
+
+// without drops the deliveries that wait here already.
+func (l *later) without(batch []intake) []intake {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(batch, func(in intake) bool { _, ok := l.waiting[in.StreamID]; return ok })
+}
+
+// take removes at most n deliveries that are due.
+func (l *later) take(now time.Time, n int) []intake {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []intake
+	for id, in := range l.waiting {
+		if len(out) == n {
+			break
+		}
+		if !in.due.After(now) {
+			out = append(out, in)
+			delete(l.waiting, id)
+		}
+	}
+	return out
+}
+
+// readBound keeps a read within bytes as well as in number: after large entries it asks
+// for fewer.
+type readBound struct{ largest int }
+
+const maxReadBytes = 16 << 20
+
+func newReadBound() *readBound { return &readBound{} }
+
+func (b *readBound) count() int { return max(1, maxReadBytes/max(b.largest, 16<<10)) }
+
+func (b *readBound) saw(ds []stream.Delivery) {
+	if len(ds) > 0 {
+		b.largest /= 2 // forget slowly
+	}
+	for _, d := range ds {
+		b.largest = max(b.largest, len(d.Raw))
+	}
+}

@@ -1,0 +1,244 @@
+package playbook
+
+import (
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/expr-lang/expr/vm"
+	"github.com/goccy/go-yaml/ast"
+
+	"riposte/ledger"
+	"riposte/playbook/action"
+	"riposte/stream/strict"
+)
+
+// Mode says whether effects happen.
+type Mode string
+
+const (
+	Observe Mode = "observe" // everything but the effect; the ledger says what would have been done
+	Enforce Mode = "enforce"
+)
+
+// ParseMode accepts observe and enforce.
+func ParseMode(s string) (Mode, error) {
+	if m := Mode(s); m == Observe || m == Enforce {
+		return m, nil
+	}
+	return "", fmt.Errorf("mode %q%s", s, strict.Hint(s, []string{string(Observe), string(Enforce)}))
+}
+
+// weaker of two modes; an absent one gives way.
+func weaker(flag, own Mode) Mode {
+	if own == "" {
+		return flag
+	}
+	if flag == Observe || own == Observe {
+		return Observe
+	}
+	return Enforce
+}
+
+// Playbook is one YAML file.
+type Playbook struct {
+	Name        string `yaml:"name"`
+	Description string `yaml:"description"`
+	Match       string `yaml:"match"` // expr-lang condition over alert.*
+	Mode        Mode   `yaml:"mode"`  // empty: the responder's
+	Steps       []Step `yaml:"steps"`
+
+	Hash    string      `yaml:"-"` // SHA-256 of the file, in hex, 16 characters of it
+	program *vm.Program // Match, compiled
+}
+
+// Step is one step of a playbook.
+type Step struct {
+	Name    string        `yaml:"name"`
+	Action  string        `yaml:"action"`
+	With    ast.Node      `yaml:"with"`
+	Timeout time.Duration `yaml:"timeout"` // default 10s
+	Retry   Retry         `yaml:"retry"`
+
+	kind action.Kind
+	spec action.Spec // With, decoded and checked
+}
+
+// Retry of a step that fails. Zero values mean the defaults.
+type Retry struct {
+	Attempts int           `yaml:"attempts"` // default 5
+	Initial  time.Duration `yaml:"initial"`  // default 200ms
+	Max      time.Duration `yaml:"max"`      // default 10s
+}
+
+//go:embed default.yaml
+var defaultSource []byte
+
+// Default is the embedded playbook.
+func Default() ([]*Playbook, error) {
+	p, err := Decode("default.yaml (embedded)", defaultSource)
+	if err != nil {
+		return nil, err
+	}
+	return []*Playbook{p}, nil
+}
+
+// Load reads every .yaml and .yml file of a folder, in file-name order, which is the
+// order they run in. All errors are reported, not just the first.
+func Load(dir string) ([]*Playbook, error) {
+	entries, err := os.ReadDir(dir) // sorted by name
+	if err != nil {
+		return nil, fmt.Errorf("playbooks: %w", err)
+	}
+	var books []*Playbook
+	var errs []error
+	from := map[string]string{}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); e.IsDir() || (ext != ".yaml" && ext != ".yml") {
+			continue
+		}
+		file := filepath.Join(dir, e.Name())
+		src, err := os.ReadFile(file)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p, err := Decode(file, src)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if other, taken := from[p.Name]; taken {
+			errs = append(errs, fmt.Errorf("%s: name %q is taken by %s", file, p.Name, other))
+		}
+		from[p.Name] = file
+		books = append(books, p)
+	}
+	if len(books) == 0 && len(errs) == 0 {
+		return nil, fmt.Errorf("playbooks: no .yaml file in %s", dir)
+	}
+	return books, errors.Join(errs...)
+}
+
+// name is what may stand in a step's key.
+var name = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+// Decode reads a playbook and checks all that can be checked without an alert. Errors
+// name the file, the line and what was probably meant.
+func Decode(file string, src []byte) (*Playbook, error) {
+	doc, err := strict.Parse(file, src)
+	if err != nil {
+		return nil, err
+	}
+	p := new(Playbook)
+	if err := strict.Decode(file, doc, p); err != nil {
+		return nil, err
+	}
+	fail := func(field, format string, args ...any) error {
+		return strict.At(file, strict.Find(doc, field), format, args...)
+	}
+	switch {
+	case !name.MatchString(p.Name) || p.Name == "-":
+		return nil, fail("name", "name %q: want 1 to 64 of A-Z a-z 0-9 . _ -", p.Name)
+	case p.Match == "":
+		return nil, fail("match", "match is missing; write `match: \"true\"` if every alert is meant")
+	case len(p.Steps) == 0:
+		return nil, fail("steps", "no steps")
+	}
+	if p.Mode != "" {
+		if _, err := ParseMode(string(p.Mode)); err != nil {
+			return nil, fail("mode", "%v", err)
+		}
+	}
+	if p.program, err = compile(p.Match); err != nil {
+		return nil, fail("match", "match: %v", err)
+	}
+	var names []string
+	for i := range p.Steps {
+		s := &p.Steps[i]
+		at := strict.Find(doc, "steps", i)
+		if err := s.check(file, at); err != nil {
+			return nil, err
+		}
+		if slices.Contains(names, s.Name) {
+			return nil, strict.At(file, strict.Find(at, "name"), "two steps are called %q", s.Name)
+		}
+		names = append(names, s.Name)
+	}
+	sum := sha256.Sum256(src)
+	p.Hash = hex.EncodeToString(sum[:8])
+	return p, nil
+}
+
+func (s *Step) check(file string, at ast.Node) error {
+	fail := func(field, format string, args ...any) error {
+		return strict.At(file, strict.Find(at, field), "step %q: %s", s.Name, fmt.Sprintf(format, args...))
+	}
+	if !name.MatchString(s.Name) || s.Name == "-" {
+		return fail("name", "name: want 1 to 64 of A-Z a-z 0-9 . _ -")
+	}
+	var ok bool
+	if s.kind, ok = action.Lookup(s.Action); !ok {
+		return fail("action", "unknown action %q%s", s.Action, strict.Hint(s.Action, action.Names()))
+	}
+	s.spec = s.kind.Spec()
+	if _, null := s.With.(*ast.NullNode); s.With != nil && !null {
+		if err := strict.Decode(file, s.With, s.spec); err != nil {
+			return err
+		}
+	}
+	if err := s.spec.Validate(); err != nil {
+		return fail("with", "%v", err)
+	}
+	s.Timeout = orDefault(s.Timeout, 10*time.Second)
+	s.Retry.Attempts = orDefault(s.Retry.Attempts, 5)
+	s.Retry.Initial = orDefault(s.Retry.Initial, 200*time.Millisecond)
+	s.Retry.Max = orDefault(s.Retry.Max, max(10*time.Second, s.Retry.Initial))
+	switch {
+	case s.Timeout < 100*time.Millisecond || s.Timeout > 10*time.Minute:
+		return fail("timeout", "timeout %v: want 100ms to 10m", s.Timeout)
+	case s.Retry.Attempts < 1 || s.Retry.Attempts > 100:
+		return fail("retry", "retry.attempts %d: want 1 to 100", s.Retry.Attempts)
+	case s.Retry.Initial < time.Millisecond || s.Retry.Max > time.Hour || s.Retry.Max < s.Retry.Initial:
+		return fail("retry", "retry: want 1ms <= initial <= max <= 1h")
+	}
+	if needs, ok := s.spec.(interface{ Takes() time.Duration }); ok && needs.Takes() >= s.Timeout {
+		return fail("timeout", "timeout %v: the action alone may take %v; allow more", s.Timeout, needs.Takes())
+	}
+	return nil
+}
+
+func orDefault[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
+func (r Retry) plan() ledger.Retry { return ledger.Retry(r) }
+
+// Capabilities are what the steps that would have effects need, each once.
+func Capabilities(books []*Playbook, flag Mode, ownUID bool) []action.Capability {
+	var caps []action.Capability
+	for _, p := range books {
+		if weaker(flag, p.Mode) != Enforce {
+			continue
+		}
+		for _, s := range p.Steps {
+			for _, c := range s.spec.Capabilities(ownUID) {
+				if !slices.Contains(caps, c) {
+					caps = append(caps, c)
+				}
+			}
+		}
+	}
+	return caps
+}
