@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+
+	"riposte/ledger"
+)
+
+// purge is the command line of `dead purge`: which letters, and whether to ask.
+type purge struct {
+	*booking
+	olderThan time.Duration
+	all, yes  bool
+}
+
+func newDeadPurgeCmd(b *booking) *cobra.Command {
+	p := &purge{booking: b}
+	cmd := &cobra.Command{
+		Use:   "purge {ID... | --older-than AGE | --all}",
+		Short: "Remove dead letters for good",
+		Long: `Purge removes dead letters for good, and with them the raw bytes that could be sent round
+again. Their alerts stay dead in the ledger, and the journal keeps who purged them. At a
+terminal it asks first, unless --yes is given.`,
+		Example: `  riposte dead purge 1767225600000-0
+  riposte dead purge --older-than 72h --yes`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ways := 0
+			for _, given := range []bool{len(args) > 0, cmd.Flag("older-than").Changed, p.all} {
+				if given {
+					ways++
+				}
+			}
+			if ways != 1 || p.olderThan < 0 {
+				return &usageError{"say which letters: IDs, or --older-than with an age such as 72h, or --all"}
+			}
+			return p.run(cmd.Context(), args)
+		},
+	}
+	cmd.Flags().DurationVar(&p.olderThan, "older-than", 0, "those buried longer ago than this `age`")
+	cmd.Flags().BoolVar(&p.all, "all", false, "all of them")
+	cmd.Flags().BoolVar(&p.yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func (p *purge) run(ctx context.Context, ids []string) error {
+	r, rdb, done, err := p.read(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	letters, err := p.choose(ctx, r, rdb, ids)
+	if err != nil || len(letters) == 0 {
+		return err
+	}
+	if !p.yes && terminal(p.in) {
+		ok, err := p.confirm(fmt.Sprintf("Remove %d dead letters for good, the oldest of %s?", len(letters), ledger.Stamp(letters[0].At())))
+		if err != nil || !ok {
+			return errors.Join(err, errors.New("nothing was removed"))
+		}
+	}
+	by := person()
+	var errs []error
+	for _, l := range letters {
+		switch gone, err := r.Purge(ctx, l, by); {
+		case err != nil:
+			errs = append(errs, err)
+		case gone:
+			fmt.Fprintf(p.out, "%s  purged, alert %s\n", l.LetterID, plain(string(l.Alert)))
+		default:
+			fmt.Fprintf(p.errw, "%s  was gone already\n", l.LetterID)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// choose lists the letters that are meant. One that is not there is an error, and then
+// none is.
+func (p *purge) choose(ctx context.Context, r *ledger.Reader, rdb *redis.Client, ids []string) (letters []ledger.Letter, err error) {
+	for _, id := range ids {
+		l, err := r.Letter(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		letters = append(letters, l)
+	}
+	if len(ids) > 0 {
+		return letters, nil
+	}
+	now, err := rdb.Time(ctx).Result()
+	if err != nil {
+		return nil, fmt.Errorf("read the clock of Redis: %w", err)
+	}
+	err = r.Letters(ctx, func(l ledger.Letter) error {
+		if l.Raw = nil; p.all || now.Sub(l.At()) > p.olderThan {
+			letters = append(letters, l)
+		}
+		return nil
+	})
+	return letters, err
+}
+
+// confirm asks a person; anything but yes is a no.
+func (p *purge) confirm(question string) (bool, error) {
+	fmt.Fprintf(p.errw, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(p.in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes", nil
+}
+
+// terminal says that somebody may be there to answer.
+func terminal(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	if !ok {
+		return false
+	}
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,29 @@
+// Command riposte turns high-severity alerts into finished containments. See README.md.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	_ "time/tzdata" // containers often have no zones of their own
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+)
+
+func main() {
+	redis.SetLogger(&logging.VoidLogger{}) // every failure comes back as an error, too
+	os.Exit(run(context.Background(), os.Args[1:], os.LookupEnv, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program but for the exit. The first SIGINT or SIGTERM asks the command
+// to finish, the second one ends the process.
+func run(ctx context.Context, args []string, env func(string) (string, bool), in io.Reader, out, errw io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	a := &app{in: in, out: out, errw: errw, env: env}
+	return a.run(ctx, args)
+}

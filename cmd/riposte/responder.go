@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/spf13/cobra"
+
+	"riposte/ledger"
+	"riposte/playbook"
+	"riposte/playbook/action"
+	"riposte/playbook/gate"
+	"riposte/playbook/guard"
+	"riposte/stream"
+)
+
+// responder is the command line of one replica.
+type responder struct {
+	*app
+	folders
+	group, mode, books, zone, trace      string
+	lease, maxAge                        time.Duration
+	concurrency                          int
+	allowVolatile, insecureRedis, ownUID bool
+	unfenced, waitAOF                    bool
+	waitReplicas                         int
+}
+
+func newResponderCmd(a *app) *cobra.Command {
+	r := &responder{app: a}
+	cmd := &cobra.Command{
+		Use:   "responder",
+		Short: "Claim alerts and carry out their playbooks",
+		Long: `Claim alerts of a host, carry out the playbooks that match, and record what came of it.
+
+Start as many replicas as you like: each alert is handled by one of them. In mode observe,
+the default, nothing is touched and the ledger tells what would have been done.`,
+		Example: `  riposte responder --host web-1
+  riposte responder --host web-1 --mode enforce --playbooks /etc/riposte/playbooks
+  riposte responder --redis unix:///run/redis.sock --own-uid --mode enforce`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.group, "group", string(stream.DefaultGroup), "consumer `group`")
+	f.Var(newChoice(&r.mode, string(playbook.Observe), string(playbook.Enforce)), "mode", "whether effects happen")
+	f.StringVar(&r.books, "playbooks", "", "`folder` of playbooks (default: the embedded one)")
+	f.DurationVar(&r.lease, "lease", 5*time.Second, "how long a replica that hangs keeps an alert")
+	f.IntVar(&r.concurrency, "concurrency", 64, "alerts worked on at once")
+	f.DurationVar(&r.maxAge, "max-age", 10*time.Minute, "age from which an alert is expired")
+	f.StringVar(&r.zone, "timezone", "", "`zone` of timestamps that name none, such as Europe/Berlin (default: the host's)")
+	f.BoolVar(&r.allowVolatile, "allow-volatile", false, "enforce with a Redis that may forget")
+	f.BoolVar(&r.insecureRedis, "insecure-redis", false, "enforce with a Redis that asks for no password")
+	f.BoolVar(&r.ownUID, "own-uid", false, "act only on processes of this user; needs no capability")
+	f.BoolVar(&r.unfenced, "unfenced", false, "enforce beside replicas of this host that use another --runtime-dir")
+	f.IntVar(&r.waitReplicas, "wait-replicas", 0, "`replicas` of Redis that must know before an at-most-once action begins")
+	f.BoolVar(&r.waitAOF, "wait-aof", false, "the same, with append-only files synced; Redis 7.2 and above")
+	f.StringVar(&r.trace, "trace", "", "append begin and end of every effect to `file`")
+	r.folders.flags(cmd)
+	return cmd
+}
+
+func (r *responder) run(ctx context.Context) (err error) {
+	host, err := r.host()
+	if err != nil {
+		return err
+	}
+	group, err := stream.ParseGroup(r.group)
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	zone := time.Local
+	if r.zone != "" {
+		if zone, err = time.LoadLocation(r.zone); err != nil {
+			return &usageError{fmt.Sprintf("--timezone: %v", err)}
+		}
+	}
+	mode := playbook.Mode(r.mode)
+	books, err := loadPlaybooks(r.books)
+	if err != nil {
+		return err
+	}
+	if err := checkCapabilities(books, mode, r.ownUID); err != nil {
+		return err
+	}
+	if mode == playbook.Observe && checkCapabilities(books, playbook.Enforce, r.ownUID) != nil {
+		r.log.Warn("this process lacks capabilities that enforce would need; what it cannot look at, it reports as refused")
+	}
+	r.redis.PoolSize = r.concurrency + 16 // a renewal must not queue behind the records of all workers
+	rdb, err := r.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	warning, err := stream.CheckVersion(ctx, rdb)
+	if err != nil {
+		return err
+	}
+	if warning != "" {
+		r.log.Warn(warning)
+	}
+	if err := r.checkRedis(ctx, rdb, mode); err != nil {
+		return err
+	}
+	m, err := r.join(host, r.group)
+	if err != nil {
+		return err
+	}
+	// The life file stays: once unlocked it is the proof by which peers take over at once.
+	defer m.gate.Close()
+	var trace *playbook.Trace
+	if r.trace != "" {
+		if trace, err = playbook.OpenTrace(r.trace); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, trace.Close()) }()
+	}
+	peers := redisPeers(rdb)
+	peers() // it has just answered, so its name resolves now
+	replica, err := playbook.New(rdb, m.gate, playbook.Config{
+		Name: m.name, Host: host, Group: group, Playbooks: books, Mode: mode, MaxAge: r.maxAge, Zone: zone,
+		Lease: r.lease, Concurrency: r.concurrency,
+		Guard:  &guard.Floor{Members: m.living, RedisPeers: peers},
+		OwnUID: r.ownUID, Unfenced: r.unfenced, Replication: r.replication(), Out: r.out, Trace: trace, Log: r.log,
+	})
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	var upkeep sync.WaitGroup
+	maintaining, stop := context.WithCancel(ctx) // until the replica has stopped, for whatever reason
+	upkeep.Go(func() { maintain(maintaining, r.log, m.gate, mode) })
+	err = errors.Join(replica.Run(ctx), m.life.Retire())
+	stop()
+	upkeep.Wait()
+	r.log.Info("responder has stopped", "replica", m.name, "settled", replica.Settled.Load())
+	return err
+}
+
+func loadPlaybooks(dir string) ([]*playbook.Playbook, error) {
+	if dir == "" {
+		return playbook.Default()
+	}
+	return playbook.Load(dir)
+}
+
+// checkCapabilities refuses to start a replica that could not do what it is asked to.
+func checkCapabilities(books []*playbook.Playbook, mode playbook.Mode, ownUID bool) error {
+	missing, err := action.Missing(playbook.Capabilities(books, mode, ownUID))
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	names := make([]string, len(missing))
+	for i, c := range missing {
+		names[i] = string(c)
+	}
+	all := strings.ToLower(strings.Join(names, ","))
+	return fmt.Errorf(`the playbooks need %s, which this process does not have; grant it, for example:
+  sudo setcap %s+ep $(command -v riposte)
+  AmbientCapabilities=%s in a systemd unit, or cap_add in docker-compose.yml
+or act only on processes of your own user with --own-uid, or only watch with --mode observe`,
+		strings.Join(names, ", "), all, strings.Join(names, " "))
+}
+
+func (r *responder) checkRedis(ctx context.Context, rdb *redis.Client, mode playbook.Mode) error {
+	if mode != playbook.Enforce {
+		return nil
+	}
+	if !r.insecureRedis {
+		if err := stream.CheckPrivate(rdb); err != nil {
+			return err
+		}
+	}
+	if !r.allowVolatile {
+		if err := stream.CheckDurable(ctx, rdb); err != nil {
+			return err
+		}
+	}
+	return ledger.CheckReplication(ctx, rdb, r.replication())
+}
+
+func (r *responder) replication() ledger.Replication {
+	return ledger.Replication{Replicas: r.waitReplicas, Synced: r.waitAOF, Patience: time.Second}
+}
+
+// redisPeers are the addresses behind which Redis is: blocking one would cut off the hand
+// that could undo it. Where the name cannot be resolved, those it last had.
+func redisPeers(rdb *redis.Client) func() []netip.Addr {
+	opt := rdb.Options()
+	host, _, err := net.SplitHostPort(opt.Addr)
+	if err != nil || opt.Network == "unix" {
+		return func() []netip.Addr { return nil }
+	}
+	var mu sync.Mutex
+	var last []netip.Addr
+	return func() []netip.Addr {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil {
+			last = found
+		}
+		return last
+	}
+}
+
+const (
+	upkeepEvery   = 30 * time.Second
+	receiptsStay  = 8 * 24 * time.Hour // longer than a ledger entry
+	cleaningEvery = time.Hour
+)
+
+// maintain does what time alone asks for: firewall rules that cannot expire by themselves,
+// and receipts that nobody can ask for any more.
+func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, mode playbook.Mode) {
+	tick := time.NewTicker(upkeepEvery)
+	defer tick.Stop()
+	var cleaned time.Time
+	for {
+		if mode == playbook.Enforce && runtime.GOOS == "linux" && os.Geteuid() == 0 {
+			if n, err := action.SweepExpired(ctx); err != nil && ctx.Err() == nil {
+				log.Warn("expired iptables rules not removed", "err", err)
+			} else if n > 0 {
+				log.Info("removed expired iptables rules", "rules", n)
+			}
+		}
+		if now := time.Now(); now.Sub(cleaned) > cleaningEvery {
+			cleaned = now
+			if n, err := g.Clean(now.Add(-receiptsStay)); err != nil {
+				log.Warn("old receipts not removed", "err", err)
+			} else if n > 0 {
+				log.Info("removed old receipts", "receipts", n)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

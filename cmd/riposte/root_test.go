@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// result is what a run of the program left.
+type result struct {
+	code     int
+	out, err string
+}
+
+// cli runs the program in this process. Variables are NAME=VALUE before the arguments.
+func cli(t *testing.T, stdin string, args ...string) result {
+	t.Helper()
+	env := map[string]string{}
+	for len(args) > 0 && strings.HasPrefix(args[0], "RIPOSTE_") {
+		name, value, _ := strings.Cut(args[0], "=")
+		env[name] = value
+		args = args[1:]
+	}
+	lookup := func(name string) (string, bool) { v, ok := env[name]; return v, ok }
+	var out, errw bytes.Buffer
+	code := run(t.Context(), args, lookup, strings.NewReader(stdin), &out, &errw)
+	return result{code, out.String(), errw.String()}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string // on stderr
+	}{
+		{[]string{"version"}, 0, ""},
+		{[]string{"--help"}, 0, ""},
+		{[]string{"publish", "--help"}, 0, ""},
+		{[]string{"status", "--redis", "unix:///does/not/exist"}, 1, "riposte demo"},
+		{[]string{"status", "--redis", "redis://u:hunter2@h:x"}, 1, "Redis URL"},
+		{[]string{"status", "--redis-password-file", "/does/not/exist"}, 1, "password"},
+		{nil, 2, "a command is missing"},
+		{[]string{"stauts"}, 2, "did you mean status?"},
+		{[]string{"nonsense"}, 2, "unknown command"},
+		{[]string{"--nonsense"}, 2, "unknown flag"},
+		{[]string{"version", "--nonsense"}, 2, "unknown flag"},
+		{[]string{"version", "extra"}, 2, "extra"},
+		{[]string{"version", "-o", "xml"}, 2, "table, json"},
+		{[]string{"version", "--log-level", "loud"}, 2, "debug"},
+		{[]string{"version", "-o"}, 2, "needs an argument"},
+		{[]string{"publish", "--host", "a b"}, 2, "host"},
+		{[]string{"RIPOSTE_OUTPUT=xml", "version"}, 2, "RIPOSTE_OUTPUT"},
+		{[]string{"RIPOSTE_OUTPUT=xml", "version", "-o", "json"}, 0, ""},
+		{[]string{"RIPOSTE_OUTPUT=", "version"}, 0, ""},
+		{[]string{"RIPOSTE_HELP=true", "version"}, 0, ""},
+	} {
+		r := cli(t, "", c.args...)
+		if r.code != c.code || !strings.Contains(r.err, c.says) {
+			t.Errorf("%q: exit %d, want %d; stderr %q, want %q in it", c.args, r.code, c.code, r.err, c.says)
+		}
+		if (r.out == "") != (c.code != 0) {
+			t.Errorf("%q: stdout %q", c.args, r.out)
+		}
+		if c.code == 2 && !strings.Contains(r.err, "--help") {
+			t.Errorf("%q: stderr %q does not say where to find help", c.args, r.err)
+		}
+		if strings.Contains(r.err, "hunter2") {
+			t.Errorf("%q: stderr shows the password: %s", c.args, r.err)
+		}
+	}
+}
+
+// Every flag of every command can be given through the environment.
+func TestFlagsFromEnvironment(t *testing.T) {
+	a := &app{}
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Hidden {
+			return
+		}
+		if cmd.Runnable() && (cmd.Example == "" || cmd.Short == "") {
+			t.Errorf("%s has no example or no description", cmd.CommandPath())
+		}
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			want := f.DefValue
+			if err := fromEnvironment(cmd.Flags(), func(name string) (string, bool) {
+				return want, name == "RIPOSTE_"+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+			}); err != nil {
+				t.Errorf("%s --%s: %v", cmd.CommandPath(), f.Name, err)
+			}
+			if !f.Changed && want != "" && f.Name != "help" {
+				t.Errorf("%s --%s is not taken from the environment", cmd.CommandPath(), f.Name)
+			}
+		})
+		for _, child := range cmd.Commands() {
+			walk(child)
+		}
+	}
+	walk(newRootCmd(a))
+}
+
+func TestHostFlag(t *testing.T) {
+	a := &app{hostFlag: "web-1"}
+	if h, err := a.host(); err != nil || h != "web-1" {
+		t.Errorf("got %q, %v", h, err)
+	}
+	a.hostFlag = ""
+	if h, err := a.host(); err != nil || h == "" {
+		t.Errorf("hostname: got %q, %v", h, err)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if r := cli(t, "", "version"); !strings.HasPrefix(r.out, "riposte ") || !strings.Contains(r.out, runtime.GOOS+"/"+runtime.GOARCH) {
+		t.Errorf("got %q", r.out)
+	}
+	var b buildInfo
+	if r := cli(t, "", "version", "-o", "json"); json.Unmarshal([]byte(r.out), &b) != nil || b.Go != runtime.Version() || b.Version == "" {
+		t.Errorf("got %q", r.out)
+	}
+}
+
+func TestPlain(t *testing.T) {
+	for s, want := range map[string]string{
+		"可疑 <é> \u3000x":      "可疑 <é> \u3000x",
+		"\x1b[2J\x07":         `\u001b[2J\u0007`,
+		"a\nb\tc\r":           `a\u000ab\u0009c\u000d`,
+		"\u202egnp.exe":       `\u202egnp.exe`, // right to left
+		"bad \xff utf-8 \x00": `bad � utf-8 \u0000`,
+	} {
+		if got := plain(s); got != want {
+			t.Errorf("%q: got %q, want %q", s, got, want)
+		}
+	}
+}
+
+func TestTable(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{out: &out}
+	if err := a.table([]string{"A", "B"}, [][]string{{"long cell", "\x1b[31mx"}, {"s", "y"}}); err != nil {
+		t.Fatal(err)
+	}
+	want := "A          B\nlong cell  \\u001b[31mx\ns          y\n"
+	if out.String() != want {
+		t.Errorf("got %q, want %q", out.String(), want)
+	}
+}
+
+func TestLogFlags(t *testing.T) {
+	var errw bytes.Buffer
+	log := newLogger(&errw, "warn", "json")
+	log.Info("quiet")
+	log.Log(context.Background(), 4, "loud")
+	var line struct{ Level, Msg string }
+	if err := json.Unmarshal(errw.Bytes(), &line); err != nil || line.Msg != "loud" {
+		t.Errorf("got %q, %v", errw.String(), err)
+	}
+}
