@@ -1,0 +1,25 @@
+// Package crash stops real replicas at every boundary of the pipeline, and breaks every
+// command that they send to Redis, each once, for each class of action. Afterwards the
+// alert must be settled, its effect must have happened as often as its class allows, as
+// seen from outside, and the audit must find nothing.
+//
+// # Boundaries
+//
+// A binary built with the tag riposte_crashpoints freezes itself at a boundary that its
+// environment names, so a case is never a matter of luck. The replica that was frozen is
+// then
+//
+//   - killed, with a healthy peer beside it, long before its lease is over;
+//   - left frozen past its lease, and thawed when a peer has done its work; where it is
+//     frozen inside the gate, the peer ends it instead;
+//   - thawed past its lease, before there is a peer that could take over.
+//
+// The boundaries are read from the source of package playbook: a new one is covered, or
+// fails the test that says how it ought to end.
+//
+// # Commands
+//
+// Three replicas hand one alert to each other, through a proxy: the first is killed, the
+// second stopped. That takes every command there is, and a command that is seen there and
+// has no case fails the test. Each is broken before the server runs it, and after.
+package crash
