@@ -1,0 +1,524 @@
+package random
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"riposte/ledger"
+	"riposte/stream"
+)
+
+// Begin asks for up to four deliveries: mostly pending ones, no matter with whom.
+func (m *machine) Begin(t *rapid.T) {
+	var given []*alert
+	for _, a := range m.alerts {
+		if a.number <= m.groups[group].last.number {
+			given = append(given, a)
+		}
+	}
+	pending := m.pendingWith(group, "")
+	r := request{by: m.anybody(t)}
+	merge := !one(t, 20, "an alert twice")
+	var twice bool
+	for range rapid.IntRange(1, 4).Draw(t, "n") {
+		from := pending
+		if one(t, 8, "an old delivery") {
+			from = given
+		}
+		if len(from) == 0 {
+			continue
+		}
+		a := choose(t, "delivery", from)
+		c := m.claim(t, a)
+		if slices.ContainsFunc(r.claims, func(o ledger.Claim) bool { return o.ID == c.ID }) {
+			if merge {
+				continue
+			}
+			twice = true
+		}
+		r.claims, r.deliveries = append(r.claims, c), append(r.deliveries, a)
+	}
+	for _, o := range m.replicas {
+		if one(t, 6, o.name+" proven dead") {
+			r.dead = append(r.dead, o.name)
+		}
+	}
+	if twice {
+		if _, err := r.by.ledger.Begin(m.ctx, r.claims, r.dead); !errors.Is(err, ledger.ErrClaim) {
+			wrong(t, "a batch with an alert twice is not refused", "%v, want ErrClaim", err)
+		}
+		m.did(t, "begin twice", "%s", r.by.name)
+		return
+	}
+	if len(r.claims) > 0 {
+		m.ask(t, r)
+	}
+}
+
+// claim is what a replica would ask of a delivery.
+func (m *machine) claim(t *rapid.T, a *alert) ledger.Claim {
+	decoded, id, err := stream.Delivery{StreamID: a.streamID, Raw: []byte(a.raw), GivenID: a.id}.Alert()
+	must(t, err)
+	c := ledger.Claim{ID: id, StreamID: a.streamID, Digest: decoded.Digest(), Nonce: m.nonce()}
+	if e := m.entries[id]; e != nil && e.digest != c.Digest && !one(t, 4, "not told of the conflict yet") {
+		c.ID = id.Conflicting(c.Digest)
+	}
+	if p, ok := m.groups[group].pending[a]; ok {
+		c.Deliveries = p.times - 1
+	}
+	if one(t, 6, "stale count of deliveries") {
+		c.Deliveries = rapid.IntRange(0, 3).Draw(t, "deliveries")
+	}
+	if one(t, 8, "floor") {
+		c.Floor = uint64(m.start.Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "hours")) * time.Hour).UnixMicro())
+	}
+	c.Body = ledger.Body{Title: c.Nonce, Seen: m.start, Expires: m.start.Add(lease)} // told apart: the first plan is frozen
+	for i := range steps {
+		c.Body.Steps = append(c.Body.Steps, ledger.Step{Playbook: "p", Step: fmt.Sprint(i + 1), Action: "log", Mode: "enforce", Timeout: time.Second})
+	}
+	return c
+}
+
+func (m *machine) nonce() string {
+	m.nonces++
+	return fmt.Sprintf("n%d", m.nonces)
+}
+
+// BeginAgain sends a Begin whose reply was lost once more, perhaps long after.
+func (m *machine) BeginAgain(t *rapid.T) {
+	if len(m.begun) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(m.begun)-1).Draw(t, "request")
+	r := m.begun[i]
+	m.begun = slices.Delete(m.begun, i, i+1)
+	m.tally["begin again"]++
+	m.ask(t, r)
+}
+
+func (m *machine) ask(t *rapid.T, r request) {
+	m.loseReply(t)
+	var got []ledger.Answer
+	var err error
+	now := m.during(t, func() { got, err = r.by.ledger.Begin(m.ctx, r.claims, r.dead) })
+	want := make([]answer, len(r.claims))
+	for i, c := range r.claims {
+		want[i] = m.begin(now, r.by, c, r.deliveries[i], r.dead)
+		m.did(t, "begin", "%s asks for %s, delivery %d, nonce %s, %d deliveries before, floor: %v, proven dead %v: %s",
+			r.by.name, c.ID, r.deliveries[i].number, c.Nonce, c.Deliveries, c.Floor > 0, r.dead, want[i].verdict)
+		m.tally["verdict "+string(want[i].verdict)]++
+	}
+	if m.unanswered(err) {
+		m.begun = append(m.begun, r)
+		t.Log("the reply was lost")
+		return
+	}
+	must(t, err)
+	for i, a := range got {
+		w, c := want[i], r.claims[i]
+		if a.Verdict != w.verdict || a.Holder != w.holder || (a.Grant != nil) != (w.epoch != nil) ||
+			w.left != nil && !w.left.is(a.Left.Microseconds()) {
+			wrong(t, "Begin answers otherwise", "%s: %+v; the model: %+v", c.ID, a, w)
+		}
+		if g := a.Grant; g != nil {
+			if g.ID != c.ID || g.StreamID != c.StreamID || g.Token.Nonce != c.Nonce || !w.epoch.is(int64(g.Token.Epoch)) ||
+				g.Prior != w.prior || text(g.Body) != w.body {
+				wrong(t, "Begin grants otherwise", "%s: %+v; the model: %+v", c.ID, g, w)
+			}
+			m.grants = append(m.grants, &grant{Grant: g, by: r.by, raw: r.deliveries[i].raw})
+		}
+	}
+}
+
+// anyGrant draws a grant: mostly one that stands, else any there ever was. It is nil where
+// there is none.
+func (m *machine) anyGrant(t *rapid.T) *grant {
+	if len(m.grants) == 0 {
+		return nil
+	}
+	from := m.grants
+	if !one(t, 4, "any grant") {
+		var standing []*grant
+		for _, g := range m.grants {
+			if e := m.entries[g.ID]; e.stands(g.Token) && e.state == ledger.Held {
+				standing = append(standing, g)
+			}
+		}
+		if len(standing) > 0 {
+			from = standing
+		}
+	}
+	return choose(t, "grant", from)
+}
+
+// writer draws a grant to write under. Where the reply to its last write was lost, that one
+// is sent again instead.
+func (m *machine) writer(t *rapid.T) *grant {
+	g := m.anyGrant(t)
+	if g != nil && g.again != nil {
+		m.tally["write again"]++
+		g.again(t, m)
+		return nil
+	}
+	return g
+}
+
+// fenced compares the answer to a fenced write with the model's.
+func (m *machine) fenced(t *rapid.T, g *grant, what string, err error, ok bool, again func(*rapid.T, *machine)) {
+	t.Helper()
+	m.did(t, what, "%v: %v", g, ok)
+	if !ok {
+		m.tally["refused"]++
+	}
+	g.again = nil
+	switch {
+	case m.unanswered(err):
+		g.again = again
+		t.Log("the reply was lost")
+	case ok && err == nil:
+		g.acked++
+	case !ok && err == nil:
+		wrong(t, what+" is accepted, but the token does not stand", "%v", g)
+	case ok:
+		wrong(t, what+" is refused, but the token stands", "%v: %v", g, err)
+	case !errors.Is(err, ledger.ErrLost):
+		wrong(t, what+" is refused with another error than ErrLost", "%v: %v", g, err)
+	}
+}
+
+// Record gives a step its outcome, in any order of steps.
+func (m *machine) Record(t *rapid.T) {
+	g := m.writer(t)
+	if g == nil {
+		return
+	}
+	if i, ok := m.step(t, g); ok {
+		m.decide(t, g, i)
+		m.record(t, g, i)
+	}
+}
+
+// step draws one without an outcome, if there is one. Under a token that does not stand any
+// more any will do.
+func (m *machine) step(t *rapid.T, g *grant) (i int, ok bool) {
+	var open []int
+	for i, s := range g.Body.Steps {
+		if e := m.entries[g.ID]; s.Outcome == "" || !e.stands(g.Token) || e.state != ledger.Held {
+			open = append(open, i)
+		}
+	}
+	if len(open) == 0 {
+		return 0, false
+	}
+	return choose(t, "step", open), true
+}
+
+// decide sets the outcome of a step, as it is closed at the gate.
+func (m *machine) decide(t *rapid.T, g *grant, i int) {
+	s := &g.Body.Steps[i]
+	s.Outcome, s.Reason = choose(t, "outcome", []string{"logged", "killed", "failed", "unknown"}), "because "+g.Token.Nonce
+	s.Epoch, s.Replica = g.Token.Epoch, g.by.name
+}
+
+func (m *machine) record(t *rapid.T, g *grant, i int) {
+	m.loseReply(t)
+	err := g.by.ledger.Record(m.ctx, g.Grant, i)
+	s := g.Body.Steps[i]
+	last := !slices.ContainsFunc(g.Body.Steps, func(s ledger.Step) bool { return s.Outcome == "" })
+	ok := m.write(g, "record", last, "step", s.Playbook+"/"+s.Step, "outcome", s.Outcome, "reason", s.Reason)
+	m.fenced(t, g, "record", err, ok, func(t *rapid.T, m *machine) { m.record(t, g, i) })
+}
+
+// RecordAttempt says that a step failed and will be tried again.
+func (m *machine) RecordAttempt(t *rapid.T) {
+	g := m.writer(t)
+	if g == nil {
+		return
+	}
+	if i, ok := m.step(t, g); ok {
+		g.Body.Steps[i].Attempts++
+		m.recordAttempt(t, g, i)
+	}
+}
+
+func (m *machine) recordAttempt(t *rapid.T, g *grant, i int) {
+	m.loseReply(t)
+	err := g.by.ledger.RecordAttempt(m.ctx, g.Grant, i, errors.New("not yet"))
+	s := g.Body.Steps[i]
+	ok := m.write(g, "retry", false, "step", s.Playbook+"/"+s.Step, "outcome", "", "reason", "not yet")
+	m.fenced(t, g, "record attempt", err, ok, func(t *rapid.T, m *machine) { m.recordAttempt(t, g, i) })
+}
+
+// Bury moves an alert to the dead letters, perhaps with an outcome that was found closed at
+// the gate and never recorded.
+func (m *machine) Bury(t *rapid.T) {
+	if g := m.writer(t); g != nil {
+		if i, ok := m.step(t, g); ok && one(t, 4, "a closed outcome") {
+			m.decide(t, g, i)
+		}
+		m.buryOnce(t, g, stream.NewDeadLetter([]byte(g.raw), "because "+g.Token.Nonce))
+	}
+}
+
+func (m *machine) buryOnce(t *rapid.T, g *grant, l stream.DeadLetter) {
+	m.loseReply(t)
+	err := g.by.ledger.Bury(m.ctx, g.Grant, l)
+	m.fenced(t, g, "bury", err, m.bury(g, l), func(t *rapid.T, m *machine) { m.buryOnce(t, g, l) })
+}
+
+// Park sets an alert aside: for a person, for an hour, or for as good as no time.
+func (m *machine) Park(t *rapid.T) {
+	if g := m.writer(t); g != nil {
+		due := choose(t, "due", []time.Time{{}, m.start.Add(time.Hour), m.start.Add(-time.Hour)})
+		m.parkOnce(t, g, due, "because "+g.Token.Nonce)
+	}
+}
+
+func (m *machine) parkOnce(t *rapid.T, g *grant, due time.Time, reason string) {
+	m.loseReply(t)
+	err := g.by.ledger.Park(m.ctx, g.Grant, []byte(g.raw), due, reason)
+	m.fenced(t, g, "park", err, m.park(g, due, reason), func(t *rapid.T, m *machine) { m.parkOnce(t, g, due, reason) })
+}
+
+// Release hands a grant back; also one with a write whose reply was lost.
+func (m *machine) Release(t *rapid.T) {
+	g := m.anyGrant(t)
+	if g == nil {
+		return
+	}
+	m.loseReply(t)
+	err := g.by.ledger.Release(m.ctx, g.Grant, "stopped")
+	m.release(g, "stopped")
+	m.did(t, "release", "%v", g)
+	if m.unanswered(err) {
+		return
+	}
+	must(t, err)
+}
+
+// Renew extends the leases of up to four grants, whoever's they are.
+func (m *machine) Renew(t *rapid.T) {
+	var batch []*grant
+	var plain []*ledger.Grant
+	for range rapid.IntRange(1, 4).Draw(t, "n") {
+		if g := m.anyGrant(t); g != nil {
+			batch, plain = append(batch, g), append(plain, g.Grant)
+		}
+	}
+	if len(batch) == 0 {
+		return
+	}
+	m.loseReply(t)
+	var renewed, gone []*ledger.Grant
+	var err error
+	now := m.during(t, func() { renewed, gone, _, err = batch[0].by.ledger.Renew(m.ctx, plain) })
+	var want, wantGone []*ledger.Grant
+	for _, g := range batch {
+		ok := m.renew(now, g)
+		if ok {
+			want = append(want, g.Grant)
+		} else {
+			wantGone = append(wantGone, g.Grant)
+		}
+		m.did(t, "renew", "%v: %v", g, ok)
+	}
+	if m.unanswered(err) {
+		return
+	}
+	must(t, err)
+	if !slices.Equal(renewed, want) || !slices.Equal(gone, wantGone) {
+		wrong(t, "other leases are renewed", "%d renewed and %d lost; the model: %d and %d", len(renewed), len(gone), len(want), len(wantGone))
+	}
+}
+
+// Forge makes a grant that nobody was given: a twin of a real one with another nonce or
+// another epoch, or one of an alert that the ledger does not know.
+func (m *machine) Forge(t *rapid.T) {
+	g := m.anyGrant(t)
+	if g == nil {
+		return
+	}
+	twin := &ledger.Grant{ID: g.ID, StreamID: g.StreamID, Token: g.Token}
+	twin.Body = g.Body
+	twin.Body.Steps = slices.Clone(g.Body.Steps)
+	switch rapid.IntRange(0, 2).Draw(t, "twin") {
+	case 0:
+		twin.Token.Nonce = m.nonce()
+	case 1:
+		twin.Token.Epoch--
+	case 2:
+		twin.ID = "nobody"
+	}
+	m.grants = append(m.grants, &grant{Grant: twin, by: m.anybody(t), raw: g.raw})
+	m.did(t, "forge", "%v", m.grants[len(m.grants)-1])
+}
+
+// Wake sends due alerts round again, perhaps while a peer does the same.
+func (m *machine) Wake(t *rapid.T) {
+	by, peer, n, lost := m.anybody(t), m.anybody(t), rapid.IntRange(1, 3).Draw(t, "n"), m.loseReply(t)
+	raced := one(t, 4, "a peer is faster")
+	if raced {
+		m.fault.before = func() { _, err := peer.ledger.Wake(m.ctx, n); must(t, err) }
+	}
+	var got int
+	var err error
+	now := m.during(t, func() { got, err = by.ledger.Wake(m.ctx, n) })
+	raced = raced && m.fault.before == nil
+	want := 0
+	switch {
+	case raced:
+		m.wake(now, peer.name, n)
+	case lost:
+		want = m.wake(now, by.name, 1)
+	default:
+		want = m.wake(now, by.name, n)
+	}
+	m.did(t, "wake", "%s wakes %d of %d, raced: %v", by.name, want, n, raced)
+	m.tally["woken"] += want
+	if m.unanswered(err) {
+		return
+	}
+	must(t, err)
+	if got != want {
+		wrong(t, "other alerts are woken", "%d; the model: %d", got, want)
+	}
+}
+
+// letter draws a dead letter: one there is, or one that somebody still has on the screen.
+func (m *machine) letter(t *rapid.T) (l ledger.Letter, ok bool) {
+	letters := m.shown
+	if !one(t, 4, "an old letter") {
+		letters = nil
+		must(t, m.reader.Letters(m.ctx, func(l ledger.Letter) error {
+			letters = append(letters, l)
+			return nil
+		}))
+	}
+	if len(letters) == 0 {
+		return l, false
+	}
+	l = choose(t, "letter", letters)
+	m.shown = append(m.shown, l)
+	return l, true
+}
+
+// Revive sends a dead letter round again, perhaps while somebody else does the same.
+func (m *machine) Revive(t *rapid.T) {
+	l, ok := m.letter(t)
+	if !ok {
+		return
+	}
+	by := "somebody"
+	m.loseReply(t)
+	if one(t, 4, "somebody else is faster") {
+		by = "somebody else"
+		m.fault.before = func() {
+			if _, err := m.reader.Revive(m.ctx, l, by); !errors.Is(err, ledger.ErrNotRevivable) {
+				must(t, err)
+			}
+		}
+	}
+	done, err := m.reader.Revive(m.ctx, l, "somebody")
+	raced := by != "somebody" && m.fault.before == nil
+	if !raced {
+		by = "somebody"
+	}
+	ok = m.revive(l.LetterID, by)
+	m.did(t, "revive", "%s: %v, raced: %v", l.Alert, ok, raced)
+	if m.unanswered(err) {
+		return
+	}
+	if !ok || raced {
+		if !errors.Is(err, ledger.ErrNotRevivable) {
+			wrong(t, "a letter is revived that cannot be", "%+v, %v", done, err)
+		}
+		return
+	}
+	must(t, err)
+	if done.Alert != l.Alert {
+		wrong(t, "another alert is revived", "%+v; the model: %s", done, l.Alert)
+	}
+}
+
+// Purge removes a dead letter for good.
+func (m *machine) Purge(t *rapid.T) {
+	l, ok := m.letter(t)
+	if !ok || !one(t, 3, "purge") { // else too few are left to revive
+		return
+	}
+	m.loseReply(t)
+	got, err := m.reader.Purge(m.ctx, l, "somebody")
+	want := m.purge(l.LetterID, "somebody")
+	m.did(t, "purge", "%s: %v", l.Alert, want)
+	if m.unanswered(err) {
+		return
+	}
+	must(t, err)
+	if got != want {
+		wrong(t, "a letter is purged otherwise", "%v; the model: %v", got, want)
+	}
+}
+
+// Resolve notes what somebody found out about a step whose outcome is unknown.
+func (m *machine) Resolve(t *rapid.T) {
+	var doubtful []stream.AlertID
+	for id, e := range m.entries {
+		if strings.Contains(e.body, `"outcome":"unknown"`) {
+			doubtful = append(doubtful, id)
+		}
+	}
+	if len(doubtful) == 0 {
+		return
+	}
+	slices.Sort(doubtful)
+	id, i := choose(t, "entry", doubtful), rapid.IntRange(0, steps-1).Draw(t, "step")
+	name := m.entries[id].step(i).Name()
+	note := ledger.Note{By: "somebody", Note: "found by " + m.nonce()}
+	faster := ledger.Note{By: "somebody else", Note: "found by " + m.nonce()}
+	m.loseReply(t)
+	race := one(t, 4, "somebody else is faster")
+	if race {
+		m.fault.before = func() {
+			_, err := m.reader.Resolve(m.ctx, id, name, faster.By, faster.Note)
+			must(t, err)
+		}
+	}
+	var got ledger.Resolution
+	var err error
+	now := m.during(t, func() { got, err = m.reader.Resolve(m.ctx, id, name, note.By, note.Note) })
+	race = race && m.fault.before == nil
+	if found, ferr := m.reader.Find(m.ctx, string(id)); ferr == nil && found.Body.Steps[i].Resolved != nil {
+		note.At = found.Body.Steps[i].Resolved.At
+		faster.At = note.At
+	}
+	fresh := m.entries[id].step(i).Resolved == nil
+	if race {
+		m.resolve(id, i, faster)
+	}
+	lost := m.unanswered(err)
+	var ok bool
+	var earlier *ledger.Note
+	if !race || !fresh || !lost { // else the reply that was lost said: look again
+		ok, earlier = m.resolve(id, i, note)
+	}
+	m.did(t, "resolve", "%s, step %d: %v, raced: %v", id, i, ok, race)
+	switch {
+	case ok && fresh && !now.is(note.At.UnixMicro()):
+		wrong(t, "a note was not written now", "%v, not in %v", note.At, now)
+	case lost:
+	case !ok:
+		if !errors.Is(err, ledger.ErrNotResolvable) {
+			wrong(t, "a step is resolved that cannot be", "%+v, %v", got, err)
+		}
+	default:
+		must(t, err)
+		if (got.Earlier == nil) != (earlier == nil) || earlier != nil && got.Earlier.Note != earlier.Note {
+			wrong(t, "another note stands", "%+v; the model: %+v", got.Earlier, earlier)
+		}
+	}
+}
