@@ -29,14 +29,8 @@ var (
 	every    = flag.Duration("chaos.faults", 1500*time.Millisecond, "mean time between two faults of Redis")
 )
 
-// A run with fewer kills at a bad moment does not count.
-const (
-	killsBetween = 50 // Begin and Record
-	killsInside  = 20 // an effect
-)
-
 func newPlan(t *testing.T) plan {
-	p := plan{alerts: *alerts, duration: *duration, seed: *seed}
+	p := plan{alerts: *alerts, duration: *duration, seed: *seed, between: 50, inside: 20}
 	for p.seed == 0 {
 		p.seed = rand.Uint64()
 	}
@@ -54,7 +48,7 @@ func TestChaosRedis(t *testing.T) {
 }
 
 func soak(t *testing.T, p plan, fault string) {
-	ctx, cancel := context.WithTimeout(t.Context(), p.duration*5+patience)
+	ctx, cancel := context.WithTimeout(t.Context(), p.duration*(longest+1)+patience)
 	defer cancel()
 	r := start(t, p)
 	begun := time.Now()
@@ -83,8 +77,8 @@ func soak(t *testing.T, p plan, fault string) {
 // Without the gate the same chaos must be found out.
 func TestChaosWithoutGate(t *testing.T) {
 	p := newPlan(t)
-	p.tags, p.alerts, p.duration = []string{"riposte_no_gate"}, 300, 5*time.Second
-	ctx, cancel := context.WithTimeout(t.Context(), p.duration*5+patience)
+	p.tags, p.alerts, p.duration, p.between, p.inside = []string{"riposte_no_gate"}, 300, 5*time.Second, 0, 0
+	ctx, cancel := context.WithTimeout(t.Context(), p.duration*(longest+1)+patience)
 	defer cancel()
 	r := start(t, p)
 	r.chaos(ctx)
@@ -103,10 +97,7 @@ func TestChaosWithoutGate(t *testing.T) {
 // report shows the figures, and fails a run that does not count.
 func (r *run) report(trial judge.Trial, v judge.Verdict) {
 	r.t.Helper()
-	unrecorded, unclosed, unended := judge.Unrecorded(trial.Events), judge.Unclosed(trial.Events), judge.Inside(trial.Events)
-	between := r.struck(func(name string) bool { return len(unrecorded[name]) > 0 })
-	closed := r.struck(func(name string) bool { return len(unrecorded[name]) > len(unclosed[name]) })
-	inside := r.struck(func(name string) bool { return len(unended[name]) > 0 })
+	bad := r.moments(trial.Events)
 	takeovers := r.takeovers(trial)
 	// An alert that has lost two holders runs alone, and waits for its turn.
 	first := slices.DeleteFunc(slices.Clone(takeovers), func(t takeover) bool { return t.before > 0 })
@@ -119,8 +110,8 @@ func (r *run) report(trial judge.Trial, v judge.Verdict) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	figures := [][2]any{
 		{"alerts", len(r.alerts)}, {"decoys", len(r.decoys)},
-		{"kills", r.kills}, {"kills between Begin and Record", between}, {"kills inside an effect", inside},
-		{"kills between closing an outcome and recording it", closed},
+		{"kills", r.kills}, {"kills between Begin and Record", bad.between}, {"kills inside an effect", bad.inside},
+		{"kills between closing an outcome and recording it", bad.closed},
 		{"freezes", r.freezes}, {"ended by a peer at the gate", r.ended}, {"could not start", r.stillborn},
 		{"dead letters", len(r.buried)}, {"lost", len(v.Lost)}, {"doubled", len(v.Doubled)},
 		{"takeovers after a death, while Redis was well", len(takeovers)},
@@ -147,9 +138,9 @@ func (r *run) report(trial judge.Trial, v judge.Verdict) {
 		slowest := takeovers[n-1]
 		r.t.Logf("the slowest takeover, %v after the death of %s:%s", slowest.after, slowest.from, r.journal.history(slowest.id))
 	}
-	if between < killsBetween || inside < killsInside {
+	if !r.enough(bad) {
 		r.t.Errorf("the run does not count: %d kills between Begin and Record, want %d; %d inside an effect, want %d",
-			between, killsBetween, inside, killsInside)
+			bad.between, r.plan.between, bad.inside, r.plan.inside)
 	}
 }
 
@@ -202,16 +193,6 @@ func (r *run) rows(fault string, trial judge.Trial, v judge.Verdict) {
 		}
 		table.Add(r.t, row)
 	}
-}
-
-// struck is how many of the replicas that this test killed were somewhere when they died.
-func (r *run) struck(there func(name string) bool) (n int) {
-	for _, p := range r.past {
-		if p.killed && there(p.name()) {
-			n++
-		}
-	}
-	return n
 }
 
 // checkDecoys looks at how the decoys died.

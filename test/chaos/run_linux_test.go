@@ -33,6 +33,7 @@ const (
 	spareAfter = 3                     // takeovers, of the 5 that make an alert poison
 	patience   = 2 * time.Minute       // for what is left to be done; it takes a second
 	logsKept   = 1000                  // of the latest replicas
+	longest    = 4                     // durations that a run takes until it counts
 )
 
 // steps are those of the playbook, in order.
@@ -69,6 +70,8 @@ type plan struct {
 	duration time.Duration
 	seed     uint64
 	faults   time.Duration // mean time between faults of Redis; zero: none
+
+	between, inside int // kills between Begin and Record, and inside an effect, without which it does not count
 }
 
 // run is one run of the chaos.
@@ -152,7 +155,9 @@ func (r *run) replace(slot int) {
 	}
 }
 
-// chaos publishes all alerts, spread over the duration, while replicas die and freeze.
+// chaos publishes all alerts, spread over the duration, while replicas die and freeze. On a
+// machine that is busy with other things it goes on, with more alerts at the same pace, until
+// enough kills fell at a bad moment.
 func (r *run) chaos(ctx context.Context) {
 	r.t.Helper()
 	tick := time.NewTicker(*kills)
@@ -160,8 +165,8 @@ func (r *run) chaos(ctx context.Context) {
 	said := time.Now()
 	for begun, over := time.Now(), false; !over; {
 		<-tick.C
-		elapsed := min(time.Since(begun), r.plan.duration)
-		over = elapsed == r.plan.duration
+		elapsed := time.Since(begun)
+		over = elapsed >= r.plan.duration && (r.counts() || elapsed >= longest*r.plan.duration)
 		r.announce(int(int64(r.plan.alerts)*int64(elapsed)/int64(r.plan.duration)) - len(r.decoys))
 		r.faults.turn(ctx)
 		r.publish(ctx)
@@ -301,10 +306,53 @@ func (r *run) kill(ctx context.Context) {
 	if prey != nil {
 		victim = prey
 	}
+	r.follow(ctx) // it may have taken over a fragile alert meanwhile
+	if r.journal.fragile(victim) {
+		return
+	}
 	if victim.kill(); victim.killed {
 		r.kills++
 	}
 }
+
+// moments are how many kills fell at a bad moment, by what the dead left in the trace.
+type moments struct{ between, closed, inside int }
+
+func (r *run) moments(events []judge.Event) (m moments) {
+	unrecorded, unclosed, unended := judge.Unrecorded(events), judge.Unclosed(events), judge.Inside(events)
+	for _, p := range r.past {
+		name := p.name()
+		if !p.killed {
+			continue
+		}
+		if len(unrecorded[name]) > 0 { // between Begin and Record
+			m.between++
+		}
+		if len(unrecorded[name]) > len(unclosed[name]) { // between closing an outcome and recording it
+			m.closed++
+		}
+		if len(unended[name]) > 0 {
+			m.inside++
+		}
+	}
+	return m
+}
+
+// counts says whether enough kills fell at a bad moment so far.
+func (r *run) counts() bool {
+	r.t.Helper()
+	raw, err := os.ReadFile(r.traceFile())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	events, _, err := judge.Read(raw)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.enough(r.moments(events))
+}
+
+func (r *run) enough(m moments) bool { return m.between >= r.plan.between && m.inside >= r.plan.inside }
 
 // disconnect drops the replicas' connections to Redis, so that requests and replies get
 // lost, and outcomes that are closed wait for a moment to be recorded.
