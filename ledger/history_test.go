@@ -55,6 +55,19 @@ func TestDeliveryOfAnotherHistory(t *testing.T) {
 			}
 		})
 	}
+	// Of a field that was given twice, go-redis delivers the last.
+	t.Run("the field twice", func(t *testing.T) {
+		w := newWorld(t)
+		a := w.replica("a")
+		entry := w.add("alert", "{}", "alert", alertJSON("a", 4711))
+		w.read("a")
+		g := w.granted(ledger.Run, a, delivered(w, entry, "a"))
+		w.must(record(w, a, g, 0, "logged"))
+		w.must(record(w, a, g, 1, "logged"))
+		if left := w.pending(); len(left) != 0 {
+			t.Errorf("still pending: %v", left)
+		}
+	})
 	t.Run("deleted", func(t *testing.T) {
 		w := newWorld(t)
 		a := w.replica("a")

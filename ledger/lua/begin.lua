@@ -29,10 +29,11 @@ local function here(sid, sha1)
   if sha1 == '' then return sid end
   local found = redis.call('XRANGE', KEYS[1], sid, sid)[1]
   if found then
-    for i = 1, #found[2], 2 do
-      if found[2][i] == 'alert' then return redis.sha1hex(found[2][i + 1]) == sha1 and sid or '-' end
+    local alert = ''
+    for i = 1, #found[2], 2 do -- of a field given twice, the last is what was delivered
+      if found[2][i] == 'alert' then alert = found[2][i + 1] end
     end
-    return redis.sha1hex('') == sha1 and sid or '-'
+    return redis.sha1hex(alert) == sha1 and sid or '-'
   end
   if redis.call('EXISTS', KEYS[1]) == 0 then return '-' end
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
