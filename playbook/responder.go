@@ -306,7 +306,7 @@ func (r *Responder) handBack(ctx context.Context, g *ledger.Grant, cause error) 
 // enter passes the gate, waiting for whoever is inside without occupying a worker. One
 // that has overstayed is frozen or hung, and is ended: the kernel then frees its lock.
 func (r *Responder) enter(ctx context.Context, s gate.Step, token ledger.Token) (*gate.Pass, error) {
-	ended := ""
+	told := "" // of whom
 	for {
 		// Never while resting: who is inside and waits for a worker would overstay.
 		pass, err := r.gate.Enter(s, gate.Token(token))
@@ -314,9 +314,14 @@ func (r *Responder) enter(ctx context.Context, s gate.Step, token ledger.Token) 
 		if !errors.As(err, &busy) {
 			return pass, err
 		}
-		if r.gate.End(busy.Holder) == nil && busy.Holder.Replica != ended {
-			ended = busy.Holder.Replica // its children may keep the lock for a while
-			r.log.Warn("ended a replica that was stuck inside an effect", "stuck", busy.Holder.Replica, "step", s.Key)
+		ended, err := r.gate.End(busy.Holder)
+		if (ended || err != nil) && busy.Holder.Replica != told {
+			told = busy.Holder.Replica // its children may keep the lock for a while
+			if err != nil {
+				r.log.Error("a replica is stuck inside an effect and cannot be ended from here; end it by hand", "stuck", told, "step", s.Key, "err", err)
+			} else {
+				r.log.Warn("ended a replica that was stuck inside an effect", "stuck", told, "step", s.Key)
+			}
 		}
 		if err := r.workers.rest(ctx, func() error { return sleep(ctx, gatePoll) }); err != nil {
 			return nil, err

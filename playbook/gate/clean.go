@@ -11,7 +11,8 @@ import (
 
 // Clean removes receipts and target files last written before a time, and says how many.
 // Receipts must outlive the ledger entries that could still ask for them. It raises the
-// floor first, so that a stale token that would have met a removed receipt meets the floor.
+// floor first, so that a stale token that would have met a removed receipt meets the floor;
+// once, because whoever was granted something before that has to begin anew.
 func (g *Gate) Clean(before time.Time) (removed int, err error) {
 	for _, root := range []*os.Root{g.run, g.state} {
 		if root == nil {
@@ -34,11 +35,18 @@ func (g *Gate) cleanFolder(root *os.Root, dir string, before time.Time) (removed
 		return 0, err
 	}
 	var errs []error
+	raised := dir != stepDir // a target's file keeps no token out
 	for _, e := range entries {
 		name := dir + "/" + e.Name()
 		info, err := root.Lstat(name)
 		if err != nil || info.ModTime().After(before) {
 			continue
+		}
+		if !raised {
+			if err := g.raiseFloor(root, uint64(time.Now().UnixMicro())); err != nil {
+				return 0, err
+			}
+			raised = true
 		}
 		ok, err := g.cleanFile(root, name, before)
 		if err != nil { // one that cannot be read must not keep all the others
@@ -72,7 +80,7 @@ func (g *Gate) cleanFile(root *os.Root, name string, before time.Time) (bool, er
 	if err != nil {
 		return false, err
 	}
-	if err := g.raiseFloor(root, max(r.newest.Epoch, uint64(time.Now().UnixMicro()))); err != nil {
+	if err := g.raiseFloor(root, r.newest.Epoch); err != nil { // above the floor if Redis's clock is ahead
 		return false, err
 	}
 	return true, root.Remove(name)
@@ -91,8 +99,14 @@ func (g *Gate) raiseFloor(root *os.Root, to uint64) error {
 	if err != nil || now >= to {
 		return err
 	}
-	// Written aside and renamed: a reader never meets half a number.
-	if err := root.WriteFile(floorFile+".new", []byte(strconv.FormatUint(to, 10)+"\n"), 0o600); err != nil {
+	// Written aside, synced and renamed: a reader never meets half a number, nor none after a
+	// power cut.
+	f, err := root.OpenFile(floorFile+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(strconv.FormatUint(to, 10) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return root.Rename(floorFile+".new", floorFile)

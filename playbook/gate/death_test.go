@@ -115,3 +115,38 @@ func TestRetired(t *testing.T) {
 		t.Errorf("stopped: %+v", m)
 	}
 }
+
+// A life file that a power cut has left empty is that of a dead one, known by its name. It
+// must not hide the others.
+func TestLifeFileWithoutWords(t *testing.T) {
+	run := filepath.Join(t.TempDir(), "run")
+	g, err := Open(run, "", "h-1-looking", "containment")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := os.WriteFile(filepath.Join(run, lifeDir, "h-2-dead"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(run, lifeDir, "folder"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	members, err := g.Members()
+	if err != nil || len(members) != 1 || members[0].Alive || members[0].Replica != "h-2-dead" {
+		t.Errorf("got %+v, %v; want one, dead", members, err)
+	}
+	if err := g.Forget("h-2-dead"); err != nil {
+		t.Error(err)
+	}
+	locked, err := os.Create(filepath.Join(run, lifeDir, "h-3-alive"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close()
+	if ok, err := tryLock(locked); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if members, err := g.Members(); err == nil {
+		t.Errorf("one that lives, and nobody knows who it is: %+v", members)
+	}
+}

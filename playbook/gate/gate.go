@@ -39,6 +39,8 @@ type Holder struct {
 type BusyError struct {
 	What   string
 	Holder Holder
+
+	closed *line // the outcome, where it is decided all the same
 }
 
 func (e *BusyError) Error() string { return fmt.Sprintf("%s is held by %s", e.What, e.Holder.Replica) }
@@ -184,6 +186,10 @@ type Pass struct {
 // receipt cannot be read or written: then no effect may be begun.
 func (g *Gate) Enter(s Step, token Token) (*Pass, error) {
 	file, err := g.lock(g.folder(s), stepDir, s.Key)
+	if busy := new(BusyError); errors.As(err, &busy) && busy.closed != nil {
+		// What is closed is final, whoever has the lock: a process that a script left behind, say.
+		return &Pass{gate: g, step: s, token: token, receipt: receipt{closed: busy.closed}}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -239,6 +245,11 @@ func (p *Pass) holder() Holder {
 	h := p.gate.self
 	h.Until = time.Now().Add(p.step.Within)
 	return h
+}
+
+// overstayed says that a holder is another process, whose time is up.
+func (g *Gate) overstayed(h Holder) bool {
+	return h.Replica != g.replica && h.PID > 1 && !h.Until.IsZero() && time.Now().After(h.Until)
 }
 
 // Closed is the outcome decided earlier, if one was. Then nothing is left but to record it.
@@ -340,7 +351,7 @@ func (g *Gate) lock(root *os.Root, dir, what string) (*os.File, error) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", what, err), f.Close())
 		case !ok && fenced:
 			r, _, _ := readReceipt(f) // without the lock: a hint at who holds it
-			return nil, errors.Join(&BusyError{what, r.holder}, f.Close())
+			return nil, errors.Join(&BusyError{what, r.holder, r.closed}, f.Close())
 		}
 		// Somebody may have unlinked the file between our open and our lock.
 		mine, err1 := f.Stat()
@@ -367,7 +378,7 @@ func (g *Gate) floor(root *os.Root) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("gate floor: %w; remove the runtime folder while no responder runs", err)
+		return 0, fmt.Errorf("gate floor: %w; remove %s/%s while no responder runs", err, root.Name(), floorFile)
 	}
 	return n, nil
 }

@@ -29,7 +29,7 @@ func TestFrozenHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	holder := h.busy(g, s, Token{11, "m"}).Holder
-	if err := g.End(holder); !errors.Is(err, errNotDue) {
+	if ended, err := g.End(holder); ended || err != nil {
 		t.Fatalf("ended %v before its time: %v", time.Until(holder.Until), err)
 	}
 	// Neither another process under its PID, nor a PID that is numbered elsewhere.
@@ -37,15 +37,15 @@ func TestFrozenHolder(t *testing.T) {
 		other := holder
 		other.Until = time.Now().Add(-time.Second)
 		change(&other)
-		_ = g.End(other)
+		_, _ = g.End(other)
 		h.busy(g, s, Token{11, "m"})
 	}
 	h.eventually("its time is up", func() bool {
-		err := g.End(h.busy(g, s, Token{11, "m"}).Holder)
-		if err != nil && !errors.Is(err, errNotDue) {
+		ended, err := g.End(h.busy(g, s, Token{11, "m"}).Holder)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return err == nil
+		return ended
 	})
 	if time.Now().Before(holder.Until) {
 		t.Errorf("ended %v before its time", time.Until(holder.Until))
@@ -54,8 +54,8 @@ func TestFrozenHolder(t *testing.T) {
 	if pass := h.enter(g, s, Token{11, "m"}); pass.Begun() != 1 {
 		t.Errorf("begun %d times", pass.Begun())
 	}
-	if err := g.End(holder); err != nil {
-		t.Errorf("ended already: %v", err)
+	if ended, err := g.End(holder); ended || err != nil {
+		t.Errorf("ended again: %v, %v", ended, err)
 	}
 }
 
@@ -83,12 +83,41 @@ func TestWhoLeftIsNotEnded(t *testing.T) {
 			if dir == targetDir {
 				step.Key = "another"
 			}
-			if holder := h.busy(g, step, Token{11, "m"}).Holder; !errors.Is(g.End(holder), errNotDue) || !p.alive() {
-				t.Errorf("after %s: %+v was ended for %s", leave.Do, holder, what)
+			if dir == targetDir || leave.Do == "leave" { // what is closed keeps nobody waiting
+				holder := h.busy(g, step, Token{11, "m"}).Holder
+				if ended, err := g.End(holder); ended || err != nil || !p.alive() {
+					t.Errorf("after %s: %+v was ended for %s: %v", leave.Do, holder, what, err)
+				}
 			}
 			f.Close()
 		}
 	}
+}
+
+// What is closed is final also while somebody has the lock: a process that a script left
+// behind must not keep its outcome from being recorded.
+func TestClosedWhileLocked(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	if err := h.enter(h.open("h-1-own"), someStep, Token{10, "n"}).Close("ran", "why"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(h.receipt(someStep.Key), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if ok, err := tryLock(f); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	pass := h.enter(h.open("h-2-own"), someStep, Token{9, "m"})
+	if outcome, reason, ok := pass.Closed(); !ok || outcome != "ran" || reason != "why" {
+		t.Errorf("%q, %q, %v", outcome, reason, ok)
+	}
+	if err := pass.Close("failed", ""); err == nil {
+		t.Error("who has no lock has written")
+	}
+	pass.Leave()
 }
 
 // The locks stand until a child that has inherited them is gone as well.

@@ -293,6 +293,29 @@ func TestClean(t *testing.T) {
 	}
 }
 
+// The floor is raised once, before the first receipt goes: whoever is granted something while
+// thousands of them are removed is not turned away by each.
+func TestCleanTurnsNobodyAwayTwice(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	g := h.open("h-1-own")
+	for i, key := range []string{"first", "second"} {
+		epoch := uint64(10 * (i + 1))
+		if err := h.enter(g, Step{Key: key}, Token{epoch, "n"}).Close("killed", ""); err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := g.cleanFile(g.run, stepDir+"/"+hash(key), time.Now().Add(time.Hour)); !ok || err != nil {
+			t.Fatalf("%s: removed %v, %v", key, ok, err)
+		}
+		h.enter(g, Step{Key: "new"}, Token{epoch + 1, "n"}).Leave() // above what was removed
+		h.stale(g, Step{Key: "newer"}, Token{epoch, "n"})
+	}
+	if n, err := g.Clean(time.Now().Add(time.Hour)); n != 2 || err != nil { // those of "new" and "newer"
+		t.Fatalf("%d removed, %v", n, err)
+	}
+	h.stale(g, Step{Key: "newer"}, Token{uint64(time.Now().Add(-time.Minute).UnixMicro()), "n"})
+}
+
 // Cleaning never lets two in: not even when it removes the file that one of them has just
 // opened.
 func TestCleanWhileOthersEnter(t *testing.T) {

@@ -77,21 +77,21 @@ func (g *Gate) Members() ([]Member, error) {
 		return nil, fmt.Errorf("life files: %w", err)
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		return nil, fmt.Errorf("life files: %w", err)
 	}
 	var members []Member
-	for _, name := range names {
-		if name[0] == '.' {
+	for _, e := range entries {
+		if e.Name()[0] == '.' || !e.Type().IsRegular() {
 			continue
 		}
-		m, err := g.member(name)
+		m, err := g.member(e.Name())
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("life file %s: %w", name, err)
+			return nil, fmt.Errorf("life file %s: %w", e.Name(), err)
 		}
 		members = append(members, m)
 	}
@@ -114,13 +114,16 @@ func (g *Gate) member(name string) (Member, error) {
 	}
 	first, last, _ := bytes.Cut(raw, []byte("\n"))
 	m.Left = string(last) == retired[1:]
-	if err := json.Unmarshal(first, &m.Holder); err != nil {
-		return Member{}, err
-	}
+	unreadable := json.Unmarshal(first, &m.Holder)
 	free, err := tryShared(f) // all peers look at once when one dies, and must not see each other
 	m.Alive = !free
-	if m.Alive || err != nil {
-		return m, err
+	switch {
+	case err != nil:
+		return Member{}, err
+	case m.Alive: // and then it matters who it is
+		return m, unreadable
+	case unreadable != nil: // a power cut left it so: its owner is dead, and known by its name
+		m.Holder = Holder{Replica: name}
 	}
 	// Kept with the file, because whoever sees a death may not live long either.
 	info, err := f.Stat()

@@ -19,8 +19,8 @@ type line struct {
 	Reason  string    `json:"reason,omitempty"`
 }
 
-// maxReceipt bounds what is read of a receipt: far more than attempts can write.
-const maxReceipt = 1 << 20
+// maxReceipt bounds what is read of a receipt: more than is written in a day of attempts.
+const maxReceipt = 8 << 20
 
 func (l line) encode() []byte {
 	if len(l.Reason) > 4096 {

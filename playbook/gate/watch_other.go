@@ -13,7 +13,10 @@ func (g *Gate) Watch(ctx context.Context, changed func()) error {
 	return nil
 }
 
-var errUnsupported = errors.New("ending a frozen holder needs Linux")
-
 // End refuses: without a pidfd the wrong process could be killed.
-func (g *Gate) End(Holder) error { return errUnsupported }
+func (g *Gate) End(h Holder) (ended bool, err error) {
+	if !g.overstayed(h) {
+		return false, nil
+	}
+	return false, errors.New("ending a frozen replica needs Linux")
+}
