@@ -68,7 +68,7 @@ type Body struct {
 func (b Body) compact() Body {
 	b.Steps = slices.Clone(b.Steps)
 	for i := range b.Steps {
-		b.Steps[i].Timeout, b.Steps[i].Retry = 0, Retry{}
+		b.Steps[i].Class, b.Steps[i].Timeout, b.Steps[i].Retry = "", 0, Retry{}
 	}
 	return b
 }
@@ -78,9 +78,10 @@ type Step struct {
 	Playbook string          `json:"playbook"`
 	Step     string          `json:"step"`
 	Action   string          `json:"action"`
-	Mode     string          `json:"mode"`           // observe or enforce
-	Hash     string          `json:"hash,omitempty"` // of the playbook file
-	With     json.RawMessage `json:"with,omitempty"` // resolved parameters
+	Class    string          `json:"class,omitempty"` // of the action; see action.Class
+	Mode     string          `json:"mode"`            // observe or enforce
+	Hash     string          `json:"hash,omitempty"`  // of the playbook file
+	With     json.RawMessage `json:"with,omitempty"`  // resolved parameters
 	Timeout  time.Duration   `json:"timeout,omitempty"`
 	Retry    Retry           `json:"retry,omitzero"`
 

@@ -17,7 +17,6 @@ import (
 	"riposte/ledger"
 	"riposte/playbook/action"
 	"riposte/playbook/gate"
-	"riposte/playbook/judge"
 	"riposte/stream"
 )
 
@@ -177,10 +176,24 @@ func (r *Responder) claim(in intake) claim {
 	}
 	c.ID, c.Digest = id, a.Digest()
 	c.Body = r.planner.Plan(a, in.When(), time.Now())
+	if n := planned(c.Body); n > maxPlan {
+		return unusable(fmt.Sprintf("its plan would take %d bytes in the ledger, more than %d; the playbooks take too much of it into too many steps", n, maxPlan))
+	}
 	if id != a.ID {
 		c.Body.Flags = append(c.Body.Flags, idConflict)
 	}
 	return c
+}
+
+// maxPlan bounds what the plan of one alert takes in the ledger, in bytes, well below what
+// Redis takes as one argument where that is limited (proto-max-bulk-len).
+const maxPlan = 256 << 10
+
+func planned(b ledger.Body) (bytes int) {
+	for _, s := range b.Steps {
+		bytes += len(s.With) + len(s.Reason)
+	}
+	return bytes
 }
 
 // begin makes one call of Begin and acts on its answers. It returns the IDs under which
@@ -273,7 +286,7 @@ func (r *Responder) ask(ctx context.Context, claims []claim) ([]ledger.Answer, e
 			r.log.Error("an alert cannot be begun; it stays pending", "alert", claims[0].ID, "err", err)
 			return nil, err
 		}
-		r.log.Warn("cannot begin; trying again", "alerts", len(claims), "err", err)
+		r.log.Warn("cannot begin; trying again", "alerts", len(claims), "first", claims[0].ID, "err", err)
 		if err := sleep(ctx, trouble.NextBackOff()); err != nil {
 			return nil, err
 		}
@@ -327,7 +340,8 @@ func (r *Responder) bury(ctx context.Context, g *ledger.Grant, letter stream.Dea
 	}
 	r.Settled.Add(1)
 	r.log.Warn("alert buried as a dead letter", "alert", g.ID, "entry", g.StreamID, "reason", letter.Reason)
-	return r.cfg.Trace.write(judge.Recorded, key, g.Token, r.cfg.Name, noAction, string(action.Dead))
+	r.traceRecord(g, key, noAction, string(action.Dead))
+	return nil
 }
 
 // fence passes the gate of every step that has no record, so that no earlier holder begins
@@ -340,11 +354,11 @@ func (r *Responder) fence(ctx context.Context, g *ledger.Grant) (settled bool, e
 		if step.Outcome != "" {
 			continue
 		}
-		_, class, err := decode(step)
-		if err != nil || step.Action == noAction {
+		if step.Action == noAction {
 			settled = false
-			continue // no replica of this version can begin it
+			continue // nobody begins it
 		}
+		_, class := decode(step)
 		key := stream.StepKey(r.cfg.Host, r.cfg.Group, g.ID, step.Playbook, step.Step)
 		pass, err := r.enter(ctx, gate.Step{Key: key, Durable: class == action.AtMostOnce, Within: gateMargin}, g.Token)
 		if err != nil {

@@ -32,7 +32,7 @@ type Planner struct {
 // plan is never empty: doing nothing is a step too, with an outcome to record.
 func (p *Planner) Plan(a *stream.Alert, xadd, now time.Time) ledger.Body {
 	xadd = writable(xadd)
-	body := ledger.Body{Level: a.Level, Title: clip(a.Title, 200), Rule: clip(a.Rule.ID, 100)}
+	body := ledger.Body{Level: clip(a.Level, 40), Title: clip(a.Title, 200), Rule: clip(a.Rule.ID, 100)}
 	seen := action.Seen{From: xadd, Until: xadd.Add(time.Millisecond)}
 	if a.Timestamp != "" {
 		var err error
@@ -43,6 +43,11 @@ func (p *Planner) Plan(a *stream.Alert, xadd, now time.Time) ledger.Body {
 		seen.From, seen.Until = writable(seen.From), writable(seen.Until)
 	}
 	body.Seen, body.Expires = seen.From, seen.Until.Add(p.MaxAge)
+	// Whatever a fast clock says, nobody has seen what is to come: a process that takes the PID
+	// from now on is another one.
+	if now = writable(now); seen.Until.After(now) {
+		seen.Until = now
+	}
 	switch {
 	case body.Refuse != "":
 	case a.Host != "" && a.Host != string(p.Host):
@@ -67,7 +72,7 @@ func (p *Planner) Plan(a *stream.Alert, xadd, now time.Time) ledger.Body {
 func (p *Planner) resolve(book *Playbook, a *stream.Alert, seen action.Seen) []ledger.Step {
 	step := func(s Step) ledger.Step {
 		return ledger.Step{
-			Playbook: book.Name, Step: s.Name, Action: s.Action, Mode: string(weaker(p.Mode, book.Mode)),
+			Playbook: book.Name, Step: s.Name, Action: s.Action, Class: string(s.kind.Class), Mode: string(weaker(p.Mode, book.Mode)),
 			Hash: book.Hash, Timeout: s.Timeout, Retry: s.Retry.plan(),
 		}
 	}

@@ -149,6 +149,20 @@ func TestPlanTimes(t *testing.T) {
 	}
 }
 
+// A detector whose clock is fast has not seen a process that is still to come.
+func TestPlanSeesNoFuture(t *testing.T) {
+	p := &playbook.Planner{Host: "h1", Playbooks: decode(t, containBook), Mode: playbook.Enforce, MaxAge: 10 * time.Minute, Zone: time.UTC}
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	a, err := stream.Decode([]byte(`{"timestamp":"2026-01-02T03:04:30","level":"HIGH","actionable_pid":7}`), "1-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := p.Plan(a, now, now)
+	if with := string(body.Steps[0].With); body.Refuse != "" || !strings.Contains(with, `"seen_until":"2026-01-02T03:04:05Z"`) {
+		t.Errorf("refused %q, %s", body.Refuse, with)
+	}
+}
+
 // Whatever time somebody wrote, the plan can be written: one that cannot would come back,
 // and hang each replica in turn.
 func TestPlanCanBeWritten(t *testing.T) {
@@ -178,5 +192,8 @@ func TestPlanBoundsText(t *testing.T) {
 	}
 	if len(body.Rule) > 103 || len(body.Steps) != 2 || len(body.Steps[0].With) > 400 {
 		t.Errorf("rule of %d bytes, steps %+v", len(body.Rule), body.Steps)
+	}
+	if body := p.Plan(&stream.Alert{ID: "x", Level: title}, time.Now(), time.Now()); len(body.Level) > 43 {
+		t.Errorf("level of %d bytes", len(body.Level))
 	}
 }

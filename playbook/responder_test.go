@@ -19,6 +19,7 @@ import (
 
 	"riposte/ledger"
 	"riposte/playbook"
+	"riposte/playbook/action"
 	"riposte/playbook/gate"
 	"riposte/playbook/guard"
 	"riposte/stream"
@@ -288,38 +289,10 @@ func burial(t *testing.T, action, outcome string, closed ...string) {
 	srv, runtime := redistest.Start(t), t.TempDir()
 	rdb := srv.Client()
 	book := "name: note\nmatch: \"true\"\nsteps:\n  - {name: first, action: log}\n  - {name: second, action: " + action + "}\n"
-	const dead, raw = "h1-1-dead", `{"id":"a-1","level":"HIGH"}`
 	second := newReplica(t, srv, "h1-2-second", runtime, book, nil)
-
 	// The alert has lost four holders. The fifth has closed some steps, perhaps begun another
 	// one, and died.
-	publish(t, rdb, raw)
-	consumer := stream.NewConsumer(rdb, host, group, dead)
-	if err := consumer.Ensure(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	ds, err := consumer.Read(t.Context(), 1)
-	if err != nil || len(ds) != 1 {
-		t.Fatal(ds, err)
-	}
-	a, _, err := ds[0].Alert()
-	if err != nil {
-		t.Fatal(err)
-	}
-	planner := &playbook.Planner{Host: host, Playbooks: decode(t, book), Mode: playbook.Enforce, MaxAge: time.Hour, Zone: time.UTC}
-	body, err := json.Marshal(planner.Plan(a, ds[0].When(), time.Now()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	g, err := gate.Open(runtime, "", dead, string(group))
-	if err != nil {
-		t.Fatal(err)
-	}
-	token := gate.Token{Epoch: uint64(time.Now().UnixMicro()), Nonce: "n"}
-	entry := fmt.Sprintf("held %d %d %s %s 0 0 4 %s %s %s\n%s", token.Epoch, time.Now().Add(time.Hour).UnixMicro(), dead, token.Nonce, a.Digest(), ds[0].StreamID, g.ID(), body)
-	if err := rdb.Set(t.Context(), host.LedgerKey(group, "a-1"), entry, 0).Err(); err != nil {
-		t.Fatal(err)
-	}
+	g, token := heldByTheDead(t, rdb, runtime, book, 4, nil)
 	key := func(step string) gate.Step {
 		return gate.Step{Key: stream.StepKey(host, group, "a-1", "note", step), Within: time.Minute}
 	}
@@ -341,10 +314,6 @@ func burial(t *testing.T, action, outcome string, closed ...string) {
 			t.Fatal(err)
 		}
 		pass.Leave()
-	}
-	life := filepath.Join(runtime, "life", dead)
-	if err := os.WriteFile(life, []byte(`{"replica":"`+dead+`","role":"`+string(group)+`"}`), 0o600); err != nil {
-		t.Fatal(err)
 	}
 
 	second.start()
@@ -368,6 +337,115 @@ func burial(t *testing.T, action, outcome string, closed ...string) {
 	var stale *gate.StaleError
 	if _, err := g.Enter(key("second"), token); !errors.As(err, &stale) {
 		t.Errorf("an earlier holder passes the gate after the burial: %v", err)
+	}
+}
+
+// heldByTheDead publishes the alert a-1 and leaves it as it is when its holder has died, after
+// other holders before. It returns the holder's gate and token.
+func heldByTheDead(t *testing.T, rdb *redis.Client, runtime, book string, deaths int, change func(*ledger.Body)) (*gate.Gate, gate.Token) {
+	t.Helper()
+	const dead = "h1-1-dead"
+	publish(t, rdb, `{"id":"a-1","level":"HIGH"}`)
+	consumer := stream.NewConsumer(rdb, host, group, dead)
+	if err := consumer.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ds, err := consumer.Read(t.Context(), 1)
+	if err != nil || len(ds) != 1 {
+		t.Fatal(ds, err)
+	}
+	a, _, err := ds[0].Alert()
+	if err != nil {
+		t.Fatal(err)
+	}
+	planner := &playbook.Planner{Host: host, Playbooks: decode(t, book), Mode: playbook.Enforce, MaxAge: time.Hour, Zone: time.UTC}
+	plan := planner.Plan(a, ds[0].When(), time.Now())
+	if change != nil {
+		change(&plan)
+	}
+	body, err := json.Marshal(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := gate.Open(runtime, "", dead, string(group))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	token := gate.Token{Epoch: uint64(time.Now().UnixMicro()), Nonce: "n"}
+	entry := fmt.Sprintf("held %d %d %s %s 0 0 %d %s %s %s\n%s", token.Epoch, time.Now().Add(time.Hour).UnixMicro(), dead, token.Nonce, deaths, a.Digest(), ds[0].StreamID, g.ID(), body)
+	if err := rdb.Set(t.Context(), host.LedgerKey(group, "a-1"), entry, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	life := filepath.Join(runtime, "life", dead)
+	if err := os.WriteFile(life, []byte(`{"replica":"`+dead+`","role":"`+string(group)+`"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return g, token
+}
+
+// A step that another version has planned, with an action this one does not know, has failed
+// if it was not begun. If it was, nobody here can tell what came of it.
+func TestStepOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	const book = "name: note\nmatch: \"true\"\nsteps: [{name: first, action: log}]\n"
+	for what, c := range map[string]struct {
+		class   action.Class
+		begun   bool
+		outcome string
+	}{
+		"verifiable, not begun": {action.Verifiable, false, "failed"},
+		"verifiable, begun":     {action.Verifiable, true, "unknown"},
+		"at most once, begun":   {action.AtMostOnce, true, "unknown"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			srv, runtime := redistest.Start(t), t.TempDir()
+			second := newReplica(t, srv, "h1-2-second", runtime, book, nil)
+			g, token := heldByTheDead(t, srv.Client(), runtime, book, 0, func(b *ledger.Body) {
+				b.Steps[0].Action, b.Steps[0].Class = "freeze_disk", string(c.class)
+			})
+			if c.begun {
+				key := stream.StepKey(host, group, "a-1", "note", "first")
+				pass, err := g.Enter(gate.Step{Key: key, Durable: c.class == action.AtMostOnce}, token)
+				if err == nil {
+					err = pass.Begin()
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				pass.Leave()
+			}
+			second.start()
+			_, b := settled(t, srv.Client(), "a-1")
+			if s := b.Steps[0]; s.Outcome != c.outcome || second.begun() != 0 {
+				t.Errorf("%s (%s), %d effects begun; want %s", s.Outcome, s.Reason, second.begun(), c.outcome)
+			}
+		})
+	}
+}
+
+// An alert whose plan is too large for the ledger is buried, before Redis refuses it for ever.
+func TestPlanTooLarge(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t, "--proto-max-bulk-len", "1mb")
+	rdb := srv.Client()
+	book := "name: note\nmatch: \"true\"\nsteps:\n"
+	for i := range 100 {
+		book += fmt.Sprintf("  - {name: s%d, action: run_script, with: {argv: [/bin/true]}}\n", i)
+	}
+	r := newReplica(t, srv, "h1-1-a", t.TempDir(), book, nil)
+	long := strings.Repeat("<", 100_000)
+	publish(t, rdb, `{"id":"a-1","level":"`+long+`","title":"`+long+`","description":"`+long+`","process":{"pid":7,"boot_id":"`+long+`","exe":"`+long+`","cmdline":"`+long+`"}}`)
+	r.start()
+	until(t, "it is buried", func() bool { return rdb.XLen(t.Context(), host.DeadKey(group)).Val() == 1 })
+	until(t, "it is acked", func() bool {
+		p, err := rdb.XPending(t.Context(), host.AlertsKey(), string(group)).Result()
+		return err == nil && p.Count == 0
+	})
+	letters, err := rdb.XRange(t.Context(), host.DeadKey(group), "-", "+").Result()
+	if reason := fmt.Sprint(letters[0].Values["reason"]); err != nil || !strings.Contains(reason, "its plan would take") {
+		t.Errorf("%s, %v", reason, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -34,11 +35,8 @@ func (r *Responder) run(ctx context.Context, g *ledger.Grant) error {
 func (r *Responder) step(ctx context.Context, g *ledger.Grant, i int) error {
 	step := &g.Body.Steps[i]
 	key := stream.StepKey(r.cfg.Host, r.cfg.Group, g.ID, step.Playbook, step.Step)
-	effect, class, err := decode(step)
-	if err != nil {
-		effect, class = impossible{err}, action.Verifiable
-	}
-	for {
+	effect, class := decode(step)
+	for try := 1; ; try++ {
 		crashpoint(atGate, key)
 		pass, err := r.enter(ctx, gate.Step{
 			Key: key, Durable: class == action.AtMostOnce, Targets: effect.Targets(), Within: step.Timeout + gateMargin,
@@ -59,7 +57,7 @@ func (r *Responder) step(ctx context.Context, g *ledger.Grant, i int) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err := r.backOff(ctx, g, i, err); err != nil {
+		if err := r.backOff(ctx, g, i, max(try, step.Attempts), err); err != nil {
 			return err
 		}
 	}
@@ -77,11 +75,16 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 	step.Mode = string(mode)
 	begunBefore := pass.Begun() > 0
 	expired := time.Now().After(g.Body.Expires)
+	cannot, isImpossible := effect.(impossible)
 	switch {
 	case step.Action == noAction && step.Playbook == none:
 		return action.Receipt{Outcome: action.NoMatch, Reason: step.Reason}, nil
 	case step.Action == noAction:
 		return action.Receipt{Outcome: action.Failed, Reason: step.Reason}, nil
+	case isImpossible && begunBefore:
+		return action.Receipt{Outcome: action.Unknown, Reason: fmt.Sprintf("another version of riposte began it, and this one cannot tell what came of it: %v", cannot)}, nil
+	case isImpossible:
+		return action.Receipt{Outcome: action.Failed, Reason: cannot.Error()}, nil
 	case g.Body.Refuse != "":
 		return action.Receipt{Outcome: action.Refused, Reason: g.Body.Refuse}, nil
 	case expired && !begunBefore:
@@ -101,6 +104,9 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 	case err != nil:
 		return r.verdict(ctx, step, err)
 	case inPlace:
+		if begunBefore {
+			receipt.Reason = strings.TrimPrefix(receipt.Reason+"; an earlier attempt had begun to "+effect.Describe(), "; ")
+		}
 		return receipt, nil
 	case expired:
 		return action.Receipt{Outcome: action.Expired, Reason: "it was begun, is not in place, and is too old to be repeated"}, nil
@@ -115,7 +121,7 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 		}
 	}
 	crashpoint(atProbed)
-	if err := r.beginEffect(pass, g, step, key); err != nil {
+	if err := r.beginEffect(ctx, pass, g, step, key); err != nil {
 		return action.Receipt{}, err
 	}
 	crashpoint(atBegun)
@@ -166,8 +172,12 @@ func (r *Responder) verdict(ctx context.Context, step *ledger.Step, err error) (
 	return action.Receipt{}, err
 }
 
-// beginEffect leaves word, at the gate and in the trace, that the effect begins now.
-func (r *Responder) beginEffect(pass *gate.Pass, g *ledger.Grant, step *ledger.Step, key string) error {
+// beginEffect leaves word, at the gate and in the trace, that the effect begins now. Nothing
+// is begun once a stop was asked for, or the grant is lost.
+func (r *Responder) beginEffect(ctx context.Context, pass *gate.Pass, g *ledger.Grant, step *ledger.Step, key string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err := r.grants.check(g); err != nil {
 		return err
 	}
@@ -208,7 +218,16 @@ func (r *Responder) record(ctx context.Context, g *ledger.Grant, i int, key stri
 	}
 	crashpoint(atRecorded)
 	r.settled(g, i)
-	return r.cfg.Trace.write(judge.Recorded, key, g.Token, r.cfg.Name, step.Action, step.Outcome)
+	r.traceRecord(g, key, step.Action, step.Outcome)
+	return nil
+}
+
+// traceRecord leaves word of what the ledger has accepted, which stands whether the trace can
+// be written or not.
+func (r *Responder) traceRecord(g *ledger.Grant, key, actionName, outcome string) {
+	if err := r.cfg.Trace.write(judge.Recorded, key, g.Token, r.cfg.Name, actionName, outcome); err != nil {
+		r.log.Error("a record is missing in the trace", "alert", g.ID, "err", err)
+	}
 }
 
 // insist repeats a ledger write until it is answered or the grant is lost. When ctx ends
@@ -219,7 +238,7 @@ func (r *Responder) insist(ctx context.Context, write func(context.Context) erro
 	defer context.AfterFunc(ctx, func() {
 		time.AfterFunc(stopPatience, func() { stop(context.Cause(ctx)) })
 	})()
-	return backoff.Retry(func() error {
+	err := backoff.Retry(func() error {
 		err := write(work)
 		if errors.Is(err, ledger.ErrLost) {
 			return backoff.Permanent(err)
@@ -229,11 +248,15 @@ func (r *Responder) insist(ctx context.Context, write func(context.Context) erro
 		}
 		return err
 	}, backoff.WithContext(patient(50*time.Millisecond, r.ledger.Lease()/3), work))
+	if err != nil && work.Err() != nil && !errors.Is(err, ledger.ErrLost) {
+		return context.Cause(work)
+	}
+	return err
 }
 
 // backOff counts a failed attempt in the ledger, so that a crash does not restart the
-// count, and waits without occupying a worker.
-func (r *Responder) backOff(ctx context.Context, g *ledger.Grant, i int, cause error) error {
+// count, and waits without occupying a worker: after the nth time.
+func (r *Responder) backOff(ctx context.Context, g *ledger.Grant, i, nth int, cause error) error {
 	step := &g.Body.Steps[i]
 	r.log.Warn("step failed; it will be tried again", "alert", g.ID, "step", step.Playbook+"/"+step.Step, "attempts", step.Attempts, "err", cause)
 	if err := r.insist(ctx, func(ctx context.Context) error { return r.ledger.RecordAttempt(ctx, g, i, cause) }); err != nil {
@@ -242,7 +265,7 @@ func (r *Responder) backOff(ctx context.Context, g *ledger.Grant, i int, cause e
 	crashpoint(atAttempt)
 	wait := patient(step.Retry.Initial, step.Retry.Max)
 	pause := wait.NextBackOff()
-	for range step.Attempts - 1 {
+	for range nth - 1 {
 		pause = wait.NextBackOff()
 	}
 	return r.workers.rest(ctx, func() error { return sleep(ctx, pause) })
@@ -265,22 +288,27 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// decode reads back the effect of a step that has one.
-func decode(step *ledger.Step) (action.Effect, action.Class, error) {
+// decode reads back the effect of a step, and the class it was planned under: a receipt stands
+// where that says, whatever this version thinks of the action.
+func decode(step *ledger.Step) (action.Effect, action.Class) {
 	if step.Action == noAction {
-		return impossible{errors.New("nothing to do")}, action.Verifiable, nil
+		return impossible{errors.New("nothing to do")}, action.Verifiable
 	}
-	return action.Decode(step.Action, step.With)
+	effect, class, err := action.Decode(step.Action, step.With)
+	if err != nil {
+		effect, class = impossible{err}, action.AtMostOnce
+	}
+	return effect, orDefault(action.Class(step.Class), class)
 }
 
-// impossible is the effect of a step that cannot be carried out by this version.
-type impossible struct{ err error }
+// impossible is the effect of a step that this version cannot carry out.
+type impossible struct{ error }
 
 func (i impossible) Targets() []string { return nil }
-func (i impossible) Describe() string  { return i.err.Error() }
+func (i impossible) Describe() string  { return i.Error() }
 func (i impossible) Probe(context.Context, action.Env) (action.Receipt, bool, error) {
-	return action.Receipt{}, false, action.Refuse("%v", i.err)
+	return action.Receipt{}, false, i.error
 }
 func (i impossible) Apply(context.Context, action.Env) (action.Receipt, error) {
-	return action.Receipt{}, i.err
+	return action.Receipt{}, i.error
 }

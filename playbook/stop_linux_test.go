@@ -13,11 +13,11 @@ import (
 )
 
 // A stop in the middle of an at-most-once effect lets it end: cut short, nobody could tell
-// how far it came.
+// how far it came. What comes after it is handed back, and not begun.
 func TestStopLetsAScriptEnd(t *testing.T) {
 	t.Parallel()
 	srv, dir := redistest.Start(t), t.TempDir()
-	begun, end := filepath.Join(dir, "begun"), filepath.Join(dir, "go on")
+	begun, next, end := filepath.Join(dir, "begun"), filepath.Join(dir, "next"), filepath.Join(dir, "go on")
 	script := filepath.Join(dir, "script")
 	const text = "#!/bin/sh\n: >\"$1\"\nuntil [ -e \"$2\" ]; do sleep 0.01; done\n"
 	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
@@ -29,6 +29,7 @@ name: run
 match: "true"
 steps:
   - {name: once, action: run_script, with: {argv: [`+script+`, `+begun+`, "`+end+`"]}}
+  - {name: next, action: run_script, with: {argv: [`+script+`, `+next+`, "`+end+`"]}}
 `, func(cfg *playbook.Config) { cfg.Lease = 300 * time.Millisecond })
 	ctx, stop := context.WithCancel(t.Context())
 	stopped := make(chan error, 1)
@@ -61,7 +62,15 @@ steps:
 	if err := <-stopped; err != nil {
 		t.Error(err)
 	}
-	if h, b := settled(t, rdb, "a-1"); h.State != ledger.Done || b.Steps[0].Outcome != "ran" {
-		t.Errorf("%s: %+v", h.State, b.Steps[0])
+	raw, err := rdb.Get(t.Context(), host.LedgerKey(group, "a-1")).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, b, err := ledger.ParseEntry(raw)
+	if err != nil || h.State != ledger.Held || h.Owner != "-" || b.Steps[0].Outcome != "ran" || b.Steps[1].Outcome != "" {
+		t.Errorf("%+v: %+v, %v", h, b.Steps, err)
+	}
+	if _, err := os.Stat(next); err == nil {
+		t.Error("the next script was begun after a stop was asked for")
 	}
 }
