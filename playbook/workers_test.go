@@ -87,7 +87,7 @@ func TestWorkersRestFails(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(broken)
 		err := w.rest(ctx, func() error { w.hire(1); return nil }) // somebody takes the place meanwhile
-		if err != broken || w.busy != 2 { // why it ended, not just that it did
+		if err != broken || w.busy != 2 {                          // why it ended, not just that it did
 			t.Errorf("%v, %d busy; it is counted while it cleans up", err, w.busy)
 		}
 		w.fire(2)

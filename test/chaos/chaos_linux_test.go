@@ -22,11 +22,11 @@ import (
 )
 
 var (
-	seed     = flag.Uint64("chaos.seed", 0, "`seed` of the chaos; 0 takes a new one")
-	alerts   = flag.Int("chaos.alerts", 1000, "`number` of decoys to be contained")
-	duration = flag.Duration("chaos.duration", 28*time.Second, "how long replicas are killed")
-	kills    = flag.Duration("chaos.kills", 200*time.Millisecond, "time between two kills")
-	every    = flag.Duration("chaos.faults", 1500*time.Millisecond, "mean time between two faults of Redis")
+	seed     = flag.Uint64("seed", 0, "`seed` of the chaos; 0 takes a new one")
+	alerts   = flag.Int("alerts", 1000, "`number` of decoys to be contained")
+	duration = flag.Duration("duration", 28*time.Second, "how long replicas are killed")
+	kills    = flag.Duration("kills", 200*time.Millisecond, "time between two kills")
+	every    = flag.Duration("faults", 1500*time.Millisecond, "mean time between two faults of Redis")
 )
 
 func newPlan(t *testing.T) plan {
@@ -34,7 +34,7 @@ func newPlan(t *testing.T) plan {
 	for p.seed == 0 {
 		p.seed = rand.Uint64()
 	}
-	t.Logf("replay with -chaos.seed=%d", p.seed)
+	t.Logf("replay with -seed=%d", p.seed)
 	return p
 }
 

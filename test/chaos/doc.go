@@ -44,10 +44,10 @@
 // # Replay
 //
 // All choices are made by one random generator. Its seed is in the log of the test, and
-// -chaos.seed takes it; the choices are then the same, their timing is the machine's.
+// -seed takes it; the choices are then the same, their timing is the machine's.
 //
-//	go test -v ./test/chaos -chaos.seed=42
-//	go test -v ./test/chaos -run 'TestChaos$' -timeout=1h -chaos.duration=10m -chaos.alerts=40000
-//	go test -v ./test/chaos -run TestChaosRedis -timeout=90m -chaos.duration=1h -chaos.alerts=100000 -chaos.faults=10s
+//	go test -v ./test/chaos -seed=42
+//	go test -v ./test/chaos -run 'TestChaos$' -timeout=1h -duration=10m -alerts=40000
+//	go test -v ./test/chaos -run TestChaosRedis -timeout=90m -duration=1h -alerts=100000 -faults=10s
 //	go test -v ./test/chaos -artifacts -outputdir="$PWD"    # keeps the trace and the latest logs
 package chaos

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"riposte/stream/proc"
 )
 
 // Row is what one fault did to alerts of one action class.
@@ -64,10 +66,14 @@ func (r Row) broken() string {
 }
 
 // folder is where the test processes of one run of go test leave their rows: they are all
-// children of one go command.
+// children of one go command, known by its PID and its start.
 func folder() string {
-	return filepath.Join(os.TempDir(), fmt.Sprintf("riposte-table-%d", os.Getppid()))
+	parent, _ := proc.ReadStat(os.Getppid())
+	return filepath.Join(os.TempDir(), fmt.Sprintf("riposte-table-%d-%d", os.Getppid(), parent.StartTicks))
 }
+
+// groups are those of the faults, in the order of the table.
+var groups = []string{"crash", "command", "redis", "chaos"}
 
 // Collect reads the rows that this run has left so far, in the order of the table.
 func Collect() ([]Row, error) {
@@ -85,7 +91,6 @@ func Collect() ([]Row, error) {
 			return nil, fmt.Errorf("table: %w", err)
 		}
 	}
-	groups := []string{"crash", "command", "redis", "chaos"}
 	slices.SortFunc(rows, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(slices.Index(groups, a.Group), slices.Index(groups, b.Group)),
 			cmp.Compare(a.Fault, b.Fault), cmp.Compare(a.Class, b.Class))
