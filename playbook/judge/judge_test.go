@@ -1,6 +1,7 @@
 package judge_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strconv"
@@ -219,20 +220,62 @@ func TestLost(t *testing.T) {
 }
 
 func TestUnfinished(t *testing.T) {
-	events := trace(t, `
-		10 begin    a/end 1/a A
-		11 begin    b/end 1/b A
-		12 end      a/end 1/a A killed
-		13 closed   a/end 1/a A killed
-		14 closed   c/end 1/c B already_gone
-		15 closed   d/log 1/d B already_gone
-		16 recorded d/log 1/d B already_gone`)
-	if got, want := fmt.Sprint(judge.Inside(events)), "map[A:[b/end]]"; got != want {
-		t.Errorf("inside: got %s, want %s", got, want)
+	trial := judge.Trial{
+		Events: trace(t, `
+			10 begin    a/end 1/a A
+			11 begin    b/end 1/b A
+			12 end      a/end 1/a A killed
+			13 closed   a/end 1/a A killed
+			14 closed   c/end 1/c B already_gone
+			15 closed   d/log 1/d B already_gone
+			16 recorded d/log 1/d B already_gone
+			17 closed   e/end 1/e A already_gone
+			18 begin    f/log 1/f C
+			19 begin    g/log 1/g C
+			30 recorded a/end 2/a B killed
+			31 recorded e/end 2/e B already_gone
+			32 begin    e/end 3/e A
+			33 begin    f/log 2/f B
+			51 begin    g/log 2/g B`),
+		LastAlive: map[string]time.Time{"A": at(40), "B": at(60), "C": at(20)},
 	}
-	if got, want := fmt.Sprint(judge.Unrecorded(events)), "map[A:[a/end b/end] B:[c/end]]"; got != want {
-		t.Errorf("unrecorded: got %s, want %s", got, want)
+	for what, got := range map[string]map[string][]string{
+		// C died before anybody else came to what it had begun; A lost a while it lived.
+		"inside: map[A:[b/end e/end] B:[f/log g/log] C:[f/log g/log]]":           trial.Inside(),
+		"unclosed: map[A:[b/end e/end] B:[f/log g/log] C:[f/log g/log]]":         trial.Unclosed(),
+		"unrecorded: map[A:[b/end e/end] B:[c/end f/log g/log] C:[f/log g/log]]": trial.Unrecorded(),
+		// Of replicas that live, the last one to come to a step has it.
+		"unclosed: map[A:[b/end e/end] B:[f/log g/log] C:[]]":         judge.Unclosed(trial.Events),
+		"unrecorded: map[A:[b/end e/end] B:[c/end f/log g/log] C:[]]": judge.Unrecorded(trial.Events),
+	} {
+		if name, _, _ := strings.Cut(what, ":"); fmt.Sprint(name, ": ", got) != what {
+			t.Errorf("got %s: %v, want %s", name, got, what)
+		}
 	}
+}
+
+// Whatever is in the file, nothing that was read is no event, and what follows the last
+// whole line is given back.
+func FuzzRead(f *testing.F) {
+	const line = `{"t_us":5,"event":"begin","key":"h/g/x/p/s","epoch":7,"nonce":"n","replica":"A","action":"log","outcome":""}`
+	for _, text := range []string{"", line, line + "\n" + line[:40], line[:60] + line + "\n", "\n", "{}\n", "null\n"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		events, rest, err := judge.Read(raw)
+		if err != nil {
+			return
+		}
+		if whole := len(raw) - len(rest); bytes.ContainsRune(rest, '\n') || !bytes.HasSuffix(raw, rest) || bytes.Count(raw[:whole], []byte("\n")) != len(events) {
+			t.Errorf("%q: %d events, rest %q", raw, len(events), rest)
+		}
+		for _, e := range events {
+			if e.Key == "" || e.Replica == "" || e.Event == "" || e.TimeUS == 0 {
+				t.Errorf("%q was read as %+v", raw, e)
+			}
+		}
+		judge.Trial{Events: events}.Judge() // does not panic
+	})
 }
 
 func TestRead(t *testing.T) {

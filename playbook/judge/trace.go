@@ -86,26 +86,34 @@ func untorn(line []byte) []byte {
 }
 
 // Inside are, of each replica, the steps it has begun and not ended.
-func Inside(events []Event) map[string][]string {
-	return unfinished(events, End)
-}
+func (t Trial) Inside() map[string][]string { return t.unfinished(End) }
 
 // Unclosed are, of each replica, the steps whose effect it has begun and whose outcome it
 // has not closed.
-func Unclosed(events []Event) map[string][]string {
-	return unfinished(events, Closed)
-}
+func (t Trial) Unclosed() map[string][]string { return t.unfinished(Closed) }
 
 // Unrecorded are, of each replica, the steps whose effect it has begun, or whose outcome
 // it has closed, and that it has not recorded. The ledger's Begin is not in the trace, so
 // this is less than all it held: each of these steps lay between Begin and Record.
-func Unrecorded(events []Event) map[string][]string {
-	return unfinished(events, Recorded)
-}
+func (t Trial) Unrecorded() map[string][]string { return t.unfinished(Recorded) }
 
-func unfinished(events []Event, last string) map[string][]string {
+// Unclosed is the same of replicas that all live.
+func Unclosed(events []Event) map[string][]string { return Trial{Events: events}.Unclosed() }
+
+// Unrecorded is the same of replicas that all live.
+func Unrecorded(events []Event) map[string][]string { return Trial{Events: events}.Unrecorded() }
+
+// unfinished are the steps that each replica left open when it died, or has open now. A
+// replica that lost its grant while it lived never finishes the step; it lost it at the
+// latest when somebody else came to that step.
+func (t Trial) unfinished(last string) map[string][]string {
 	steps := map[string][]string{}
-	for _, e := range events {
+	for _, e := range t.Events {
+		for name, open := range steps {
+			if died, ok := t.LastAlive[name]; name != e.Replica && !(ok && died.Before(e.Time())) {
+				steps[name] = slices.DeleteFunc(open, func(key string) bool { return key == e.Key })
+			}
+		}
 		i := slices.Index(steps[e.Replica], e.Key)
 		switch {
 		case e.Event == last && i >= 0:

@@ -97,7 +97,7 @@ func TestChaosWithoutGate(t *testing.T) {
 // report shows the figures, and fails a run that does not count.
 func (r *run) report(trial judge.Trial, v judge.Verdict) {
 	r.t.Helper()
-	bad := r.moments(trial.Events)
+	bad := r.moments(trial)
 	takeovers := r.takeovers(trial)
 	// An alert that has lost two holders runs alone, and waits for its turn.
 	first := slices.DeleteFunc(slices.Clone(takeovers), func(t takeover) bool { return t.before > 0 })
@@ -240,7 +240,7 @@ func (r *run) checkLog(trial judge.Trial) {
 		lines[l.Key]++
 	}
 	excused := map[string]int{}
-	for name, steps := range judge.Unclosed(trial.Events) {
+	for name, steps := range trial.Unclosed() {
 		if _, died := trial.LastAlive[name]; died {
 			for _, key := range steps {
 				excused[key]++

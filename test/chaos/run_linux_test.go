@@ -162,11 +162,14 @@ func (r *run) chaos(ctx context.Context) {
 	r.t.Helper()
 	tick := time.NewTicker(*kills)
 	defer tick.Stop()
-	said := time.Now()
+	said, enough := time.Now(), r.plan.duration
 	for begun, over := time.Now(), false; !over; {
 		<-tick.C
 		elapsed := time.Since(begun)
-		over = elapsed >= r.plan.duration && (r.counts() || elapsed >= longest*r.plan.duration)
+		if elapsed >= enough { // counting reads the whole trace
+			over = r.counts() || elapsed >= longest*r.plan.duration
+			enough = elapsed + r.plan.duration/4
+		}
 		r.announce(int(int64(r.plan.alerts)*int64(elapsed)/int64(r.plan.duration)) - len(r.decoys))
 		r.faults.turn(ctx)
 		r.publish(ctx)
@@ -318,8 +321,8 @@ func (r *run) kill(ctx context.Context) {
 // moments are how many kills fell at a bad moment, by what the dead left in the trace.
 type moments struct{ between, closed, inside int }
 
-func (r *run) moments(events []judge.Event) (m moments) {
-	unrecorded, unclosed, unended := judge.Unrecorded(events), judge.Unclosed(events), judge.Inside(events)
+func (r *run) moments(trial judge.Trial) (m moments) {
+	unrecorded, unclosed, unended := trial.Unrecorded(), trial.Unclosed(), trial.Inside()
 	for _, p := range r.past {
 		name := p.name()
 		if !p.killed {
@@ -349,7 +352,7 @@ func (r *run) counts() bool {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return r.enough(r.moments(events))
+	return r.enough(r.moments(judge.Trial{Events: events, LastAlive: r.lastAlive()}))
 }
 
 func (r *run) enough(m moments) bool { return m.between >= r.plan.between && m.inside >= r.plan.inside }
@@ -460,12 +463,7 @@ func (r *run) judge() (judge.Trial, judge.Verdict) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	trial := judge.Trial{Events: events, LastAlive: map[string]time.Time{}, Exits: map[string]time.Time{}}
-	for _, p := range r.past {
-		if p.dead() {
-			trial.LastAlive[p.name()] = p.lastAlive
-		}
-	}
+	trial := judge.Trial{Events: events, LastAlive: r.lastAlive(), Exits: map[string]time.Time{}}
 	for _, a := range r.alerts {
 		if !r.buried[string(a.id)] {
 			trial.Alerts = append(trial.Alerts, a.trial())
@@ -479,6 +477,17 @@ func (r *run) judge() (judge.Trial, judge.Verdict) {
 		}
 	}
 	return trial, trial.Judge()
+}
+
+// lastAlive says of each replica that has died when it was last seen alive.
+func (r *run) lastAlive() map[string]time.Time {
+	seen := map[string]time.Time{}
+	for _, p := range r.past {
+		if p.dead() {
+			seen[p.name()] = p.lastAlive
+		}
+	}
+	return seen
 }
 
 func await(t testing.TB, done <-chan struct{}, what string) {
