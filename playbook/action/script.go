@@ -67,7 +67,7 @@ func (s *ScriptSpec) Validate() error {
 // Resolve implements Spec. A script can be run about any alert.
 func (s *ScriptSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	about := About{
-		Host: a.Host, Source: clip(a.Source, maxField), Level: clip(a.Level, maxField),
+		Host: clip(a.Host, maxField), Source: clip(a.Source, maxField), Level: clip(a.Level, maxField),
 		Title: clip(a.Title, maxTitle), Description: clip(a.Description, maxTitle), Timestamp: clip(a.Timestamp, maxField),
 		SourceIP: clip(a.SourceIP, maxField), RuleID: clip(a.Rule.ID, maxField), RuleName: clip(a.Rule.Name, maxField),
 	}
@@ -76,7 +76,7 @@ func (s *ScriptSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	}
 	if a.Process != nil {
 		p := *a.Process
-		p.BootID, p.Name, p.Exe, p.Cmdline = clip(p.BootID, maxField), clip(p.Name, maxField), clip(p.Exe, maxPath), clip(p.Cmdline, maxPath)
+		p.BootID, p.Name, p.Exe, p.Cmdline = clip(p.BootID, maxBootID), clip(p.Name, maxField), clip(p.Exe, maxPath), clip(p.Cmdline, maxPath)
 		if p.Parent != nil {
 			parent := *p.Parent
 			parent.Name, parent.Exe = clip(parent.Name, maxField), clip(parent.Exe, maxPath)

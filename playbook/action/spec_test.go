@@ -2,6 +2,7 @@ package action_test
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,37 @@ func TestBlockResolve(t *testing.T) {
 		if again, _ := json.Marshal(effect); string(again) != c.want {
 			t.Errorf("after a round trip: %s", again)
 		}
+	}
+}
+
+// TestPlanBounds resolves alerts as long as alerts can be, with characters of which JSON
+// makes six bytes each. What is planned is written with every change of a ledger entry, and
+// an entry that Redis will not take would come back to each replica in turn.
+func TestPlanBounds(t *testing.T) {
+	long := strings.Repeat("<", stream.MaxAlertBytes)
+	pid := int64(4711)
+	alert := &stream.Alert{
+		Host: long, Source: long, Level: long, Title: long, Description: long, Timestamp: long, SourceIP: long,
+		Details: json.RawMessage(strconv.Quote(long)), ActionablePID: &pid,
+		Rule: stream.Rule{ID: long, Name: long, Author: long, Tags: []string{long}},
+		Process: &stream.Process{PID: pid, BootID: long, Name: long, Exe: long, Cmdline: long, UID: &pid,
+			Parent: &stream.Parent{PID: 1, Name: long, Exe: long}},
+		Extra: map[string]json.RawMessage{"more": json.RawMessage(strconv.Quote(long))},
+	}
+	for name, bound := range map[string]int{
+		"terminate_process": 28 << 10,  // a path
+		"run_script":        100 << 10, // two paths and a command line
+		"block_ip":          2 << 10,
+		"log":               16 << 10,
+	} {
+		kind, _ := action.Lookup(name)
+		raw, err := json.Marshal(kind.Spec().Resolve(alert, action.Seen{}))
+		if err != nil || len(raw) > bound {
+			t.Errorf("%s: a plan of %d bytes, %v; want at most %d", name, len(raw), err, bound)
+		}
+	}
+	if len(action.Names()) != 4 {
+		t.Errorf("these are bounded, others are not: %v", action.Names())
 	}
 }
 

@@ -35,8 +35,8 @@ func (s *TerminateSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	t := &TerminateProcess{PID: pid, SeenUntil: seen.Until, Grace: Duration(s.Grace)}
 	if p := a.Process; p != nil {
 		t.Described = p.PID
-		t.StartTicks, t.BootID, t.PIDNS = p.StartTicks, p.BootID, p.PIDNS
-		t.Name, t.Exe = clip(p.Name, maxPath), clip(p.Exe, maxPath)
+		t.StartTicks, t.BootID, t.PIDNS = p.StartTicks, clip(p.BootID, maxBootID), p.PIDNS
+		t.Name, t.Exe = clip(p.Name, maxField), clip(p.Exe, maxPath)
 	}
 	return t
 }
@@ -69,8 +69,9 @@ type TerminateProcess struct {
 }
 
 const (
-	maxPID  = 1 << 22 // PID_MAX_LIMIT, include/linux/threads.h: PIDs are below it
-	maxPath = 4096    // PATH_MAX
+	maxPID    = 1 << 22 // PID_MAX_LIMIT, include/linux/threads.h: PIDs are below it
+	maxPath   = 4096    // PATH_MAX
+	maxBootID = 36      // a UUID
 )
 
 // Targets implements Effect.
@@ -89,6 +90,8 @@ func (t *TerminateProcess) contradiction() error {
 	switch {
 	case t.PID <= 1 || t.PID >= maxPID:
 		return Refuse("PID %d is not one to act on: want 2 to %d", t.PID, maxPID-1)
+	case len(t.BootID) > maxBootID:
+		return Refuse("boot_id has more than the %d bytes of a boot ID", maxBootID)
 	case t.Described != 0 && t.Described != t.PID:
 		return Refuse("the alert contradicts itself: actionable_pid is %d, process.pid is %d; give the identity of the process to act on", t.PID, t.Described)
 	case t.Grace < 0 || t.Grace > Duration(maxGrace):

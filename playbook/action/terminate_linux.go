@@ -194,8 +194,9 @@ func (t *TerminateProcess) plausible(st proc.Stat) error {
 		if err != nil {
 			return Refuse("the name of PID %d cannot be read: %v", t.PID, err)
 		}
-		if t.Name != info.Name && t.Name != info.Comm {
-			return Refuse("PID %d was reused or has changed: it is %q, the alert says %q", t.PID, info.Name, clip(t.Name, 80))
+		// Clipped as the plan is: a process that gives itself an endless name keeps it.
+		if t.Name != clip(info.Name, maxField) && t.Name != info.Comm {
+			return Refuse("PID %d was reused or has changed: it is %q, the alert says %q", t.PID, clip(info.Name, 80), clip(t.Name, 80))
 		}
 	}
 	if t.Exe != "" {
@@ -204,7 +205,7 @@ func (t *TerminateProcess) plausible(st proc.Stat) error {
 			return Refuse("the executable of PID %d cannot be read: %v", t.PID, err)
 		}
 		if strings.TrimSuffix(t.Exe, " (deleted)") != exe {
-			return Refuse("PID %d was reused or has changed: it runs %q, the alert says %q", t.PID, exe, clip(t.Exe, 80))
+			return Refuse("PID %d was reused or has changed: it runs %q, the alert says %q", t.PID, clip(exe, 80), clip(t.Exe, 80))
 		}
 	}
 	return nil

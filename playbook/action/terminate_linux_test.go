@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -19,6 +20,7 @@ import (
 	"riposte/playbook/guard"
 	"riposte/stream"
 	"riposte/stream/proc"
+	"riposte/test/need"
 )
 
 const helperEnv = "RIPOSTE_TEST_HELPER"
@@ -74,6 +76,17 @@ func sleeper(t *testing.T) victim { return start(t, exec.Command("sleep", "1000"
 
 func stubborn(t *testing.T) victim {
 	return start(t, exec.Command("sh", "-c", `trap "" TERM; echo ready; exec sleep 1000`), true)
+}
+
+// copyOf copies a program under another name.
+func copyOf(t *testing.T, program, name string) string {
+	t.Helper()
+	body, err := os.ReadFile(need.Binary(t, program))
+	path := filepath.Join(t.TempDir(), name)
+	if err = errors.Join(err, os.WriteFile(path, body, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // effect names the process as Riposte's own sensor does.
@@ -213,6 +226,7 @@ func TestTerminate(t *testing.T) {
 		for why, change := range map[string]func(*action.TerminateProcess){
 			"was reused":                func(e *action.TerminateProcess) { e.StartTicks++ },
 			"another boot":              func(e *action.TerminateProcess) { e.BootID = "00000000-0000-0000-0000-000000000000" },
+			"boot_id has more":          func(e *action.TerminateProcess) { e.BootID += "0" },
 			"PID namespace":             func(e *action.TerminateProcess) { e.PIDNS = proc.InitialPIDNamespace },
 			"contradicts itself":        func(e *action.TerminateProcess) { e.Described++ },
 			"not within":                func(e *action.TerminateProcess) { e.Grace = -1 },
@@ -236,6 +250,16 @@ func TestTerminate(t *testing.T) {
 		until(t, "it runs sleep", func() bool { info, err = proc.Read(v.Process.Pid); return err == nil && info.Name == "sleep" })
 		e := v.foreign(time.Now())
 		e.Name, e.Exe = info.Name, info.Exe
+		outcome(apply(t, e, floor()), action.Terminated)
+	})
+	t.Run("endless name", func(t *testing.T) {
+		// The name on the command line counts where it begins like the one the kernel cut.
+		name := strings.Repeat("x", 8000)
+		v := start(t, &exec.Cmd{Path: copyOf(t, "sleep", name[:20]), Args: []string{name, "1000"}}, false)
+		until(t, "it has its name", func() bool { info, err := proc.Read(v.Process.Pid); return err == nil && info.Name == name })
+		kind, _ := action.Lookup("terminate_process")
+		pid := int64(v.Process.Pid)
+		e := kind.Spec().Resolve(&stream.Alert{Process: &stream.Process{PID: pid, Name: name}}, action.Seen{Until: time.Now()})
 		outcome(apply(t, e, floor()), action.Terminated)
 	})
 	t.Run("thread", func(t *testing.T) {
