@@ -374,7 +374,7 @@ func (m *machine) Wake(t *rapid.T) {
 	case raced:
 		m.wake(now, peer.name, n)
 	case lost:
-		want = m.wake(now, by.name, 1)
+		want = m.wake(now, by.name, n) // only the first answer is lost
 	default:
 		want = m.wake(now, by.name, n)
 	}
