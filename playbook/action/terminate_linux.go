@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ const startTolerance = 20 * time.Millisecond
 
 // Probe implements Effect.
 func (t *TerminateProcess) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
-	target, gone, err := t.hold(env)
+	target, gone, err := t.hold(ctx, env)
 	if err != nil {
 		return Receipt{}, false, err
 	}
@@ -35,7 +36,7 @@ func (t *TerminateProcess) Probe(ctx context.Context, env Env) (Receipt, bool, e
 
 // Apply implements Effect.
 func (t *TerminateProcess) Apply(ctx context.Context, env Env) (Receipt, error) {
-	target, gone, err := t.hold(env)
+	target, gone, err := t.hold(ctx, env)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -95,8 +96,9 @@ func (t *TerminateProcess) end(ctx context.Context, target pidfd) (Receipt, erro
 // hold opens the target and checks all there is to check, in the one order that proves
 // something: what was read by PID was read of the process behind the descriptor only if
 // that process is still there afterwards. gone means that there is nothing left to act
-// on; otherwise, and without an error, the caller closes the descriptor.
-func (t *TerminateProcess) hold(env Env) (target pidfd, gone bool, err error) {
+// on; otherwise, and without an error, the caller closes the descriptor. Only for a process
+// that is exiting does it wait.
+func (t *TerminateProcess) hold(ctx context.Context, env Env) (target pidfd, gone bool, err error) {
 	if err := t.contradiction(); err != nil {
 		return -1, false, err
 	}
@@ -114,7 +116,14 @@ func (t *TerminateProcess) hold(env Env) (target pidfd, gone bool, err error) {
 	}
 	target = pidfd(fd)
 	verdict := t.verify(env)
+	leaving := verdict != nil && exiting(int(t.PID))
 	gone, err = target.exited(0)
+	if leaving && !gone && err == nil {
+		// What was killed a moment ago shows no executable while the kernel takes it down. A
+		// refusal would stand for good.
+		verdict = fmt.Errorf("PID %d is exiting and has not gone within %s; so far: %v", t.PID, exitWait, verdict)
+		gone, err = target.wait(ctx, exitWait)
+	}
 	if err == nil && !gone {
 		err = verdict
 	}
@@ -122,6 +131,21 @@ func (t *TerminateProcess) hold(env Env) (target pidfd, gone bool, err error) {
 		return -1, gone, errors.Join(err, target.close())
 	}
 	return target, false, nil
+}
+
+// exiting says that all of a process is on its way out. The first thread may exit and leave
+// the others to live on; it is a zombie then.
+func exiting(pid int) bool {
+	st, err := proc.ReadStat(pid)
+	if err != nil || !st.Zombie() {
+		return err == nil && st.Exiting()
+	}
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	return err == nil && !slices.ContainsFunc(tasks, func(task os.DirEntry) bool {
+		tid, _ := strconv.Atoi(task.Name())
+		st, err := proc.ReadStat(tid)
+		return err == nil && !st.Exiting()
+	})
 }
 
 // elsewhere refuses an alert whose PID was numbered in another namespace or boot.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -216,6 +217,7 @@ func TestTerminate(t *testing.T) {
 		cmd.Env = append(os.Environ(), helperEnv+"=leader-exit")
 		v := start(t, cmd, true)
 		until(t, "it looks like a zombie", func() bool { st, _ := proc.ReadStat(v.Process.Pid); return st.Zombie() })
+		refused(t, v.effect(time.Second), action.Env{Guard: closed{}}, "closed") // it is not on its way out
 		if r := apply(t, v.effect(50*time.Millisecond), floor()); r.Outcome == action.AlreadyGone {
 			t.Errorf("a live process was taken for a dead one: %v", r)
 		}
@@ -317,6 +319,52 @@ func TestTerminate(t *testing.T) {
 	})
 	if after := descriptors(t); after != before {
 		t.Errorf("descriptors left open:\n%s\nbefore:\n%s", after, before)
+	}
+}
+
+// TestTerminateExiting asks about a process that was killed and is not gone yet. The init of
+// a PID namespace is such a one for as long as somebody outside keeps a zombie of it.
+func TestTerminateExiting(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	keeper := exec.Command(need.Binary(t, "unshare"), "--pid", "sh", "-c", `sleep 1000 & echo $!; sleep 1000 & exec cat`)
+	keeper.Stderr = os.Stderr
+	in, err := keeper.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := keeper.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := keeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { keeper.Process.Kill(); keeper.Wait() })
+	pid := 0
+	if _, err := fmt.Fscanln(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	in.Write([]byte("x")) // cat answers, so both are there
+	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	init := victim{&exec.Cmd{Process: &os.Process{Pid: pid}}, t}
+	e := init.effect(time.Second)
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it has lost its executable", func() bool { _, err := proc.ReadExe(pid); return err != nil })
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if r, inPlace, err := e.Probe(ctx, floor()); inPlace || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("while it exits: %v, %t, %v", r, inPlace, err)
+	}
+	in.Close()
+	keeper.Wait()
+	if r := apply(t, e, floor()); r.Outcome != action.AlreadyGone {
+		t.Errorf("got %v", r)
 	}
 }
 

@@ -31,6 +31,10 @@ func (s Stat) Zombie() bool { return s.State == 'Z' || s.State == 'X' }
 // KernelThread says that the process has no user space.
 func (s Stat) KernelThread() bool { const pfKthread = 0x00200000; return s.Flags&pfKthread != 0 }
 
+// Exiting says that the first thread is on its way out, or has gone: other threads may live
+// on. Such a thread shows no executable any more, long before it is a zombie.
+func (s Stat) Exiting() bool { const pfExiting = 0x4; return s.Flags&pfExiting != 0 }
+
 // Info describes a process.
 type Info struct {
 	Stat

@@ -42,6 +42,9 @@ func TestStates(t *testing.T) {
 	if (Stat{Flags: 4194304}).KernelThread() || !(Stat{Flags: 0x00200000 | 0x40}).KernelThread() {
 		t.Error("PF_KTHREAD is not told from other flags")
 	}
+	if (Stat{Flags: 4194304}).Exiting() || !(Stat{Flags: 4194304 | 0x4}).Exiting() {
+		t.Error("PF_EXITING is not told from other flags")
+	}
 }
 
 func FuzzParseStat(f *testing.F) {
