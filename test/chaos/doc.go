@@ -43,8 +43,11 @@
 //
 // # Replay
 //
-// All choices are made by one random generator. Its seed is in the log of the test, and
-// -seed takes it; the choices are then the same, their timing is the machine's.
+// The seed is in the log of the test, and -seed takes it. What is left to chance is then the
+// same: of the nth decoy who reports it and how often; of the nth kill what moment it waits
+// for and in which order it looks for a victim; of the nth freeze whom and for how long; the
+// order of Redis's faults and how long they last. When each comes, who can be killed then,
+// and what the replicas are doing, is the machine's.
 //
 //	go test -v ./test/chaos -seed=42
 //	go test -v ./test/chaos -run 'TestChaos$' -timeout=1h -duration=10m -alerts=40000

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"math/rand/v2"
 	"strconv"
 	"time"
 )
@@ -23,12 +22,12 @@ const recovery = lease
 // faults breaks Redis again and again, in one way at a time.
 type faults struct {
 	run    *run
-	rng    *rand.Rand // of its own, so that it does not disturb the run's choices
 	kinds  []fault
 	due    []int // kinds that are to come before any comes again
 	on     *fault
 	until  time.Time // when it is to end
 	next   time.Time // when the next one is to begin
+	length float64   // of the next one
 	spells []spell
 	seen   map[string]int
 }
@@ -37,7 +36,7 @@ type faults struct {
 type spell struct{ from, to time.Time }
 
 func newFaults(r *run) *faults {
-	f := &faults{run: r, rng: rand.New(rand.NewPCG(r.plan.seed, 1)), seen: map[string]int{}}
+	f := &faults{run: r, seen: map[string]int{}}
 	plain := func(args ...any) func(context.Context) error {
 		return func(ctx context.Context) error { return r.rdb.Do(ctx, args...).Err() }
 	}
@@ -61,8 +60,11 @@ func newFaults(r *run) *faults {
 
 // rest leaves Redis alone for a while.
 func (f *faults) rest() {
-	if mean := int64(f.run.plan.faults); mean > 0 {
-		f.next = time.Now().Add(time.Duration(mean/2 + f.rng.Int64N(mean)))
+	var rest float64
+	rest, f.length = f.run.choices.fault()
+	f.next = time.Now().Add(time.Duration(rest * float64(f.run.plan.faults)))
+	if len(f.due) == 0 {
+		f.due = f.run.choices.faults(len(f.kinds))
 	}
 }
 
@@ -82,15 +84,9 @@ func (f *faults) turn(ctx context.Context) {
 }
 
 func (f *faults) begin(ctx context.Context) {
-	if len(f.due) == 0 {
-		f.due = f.rng.Perm(len(f.kinds))
-	}
 	next := &f.kinds[f.due[0]]
 	from := time.Now()
-	f.until = from
-	if next.longest > 0 { // in its second half, so that "frozen" is for longer than a lease
-		f.until = from.Add(next.longest/2 + time.Duration(f.rng.Int64N(int64(next.longest/2))))
-	}
+	f.until = from.Add(time.Duration(f.length * float64(next.longest)))
 	if next.begin(ctx) != nil {
 		return
 	}

@@ -172,6 +172,14 @@ func (r *replica) ready() bool {
 	return strings.Contains(string(raw), "responder is ready")
 }
 
+// gaveUp says of a dead replica that it ended as a program does that cannot go on, and in
+// no worse way.
+func (r *replica) gaveUp() bool {
+	raw, err := os.ReadFile(r.log)
+	exit, ok := r.err.(*exec.ExitError)
+	return err == nil && ok && exit.ExitCode() == 1 && !strings.Contains(string(raw), "panic:") && !strings.Contains(string(raw), "DATA RACE")
+}
+
 // words are the last lines of its log.
 func (r *replica) words() string {
 	raw, err := os.ReadFile(r.log)

@@ -3,7 +3,6 @@ package chaos
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -78,7 +77,7 @@ type plan struct {
 type run struct {
 	t       *testing.T
 	plan    plan
-	rng     *rand.Rand
+	choices *choices
 	dir     string
 	binary  string
 	redis   *redistest.Server
@@ -107,7 +106,7 @@ type run struct {
 func start(t *testing.T, p plan) *run {
 	t.Helper()
 	r := &run{
-		t: t, plan: p, rng: rand.New(rand.NewPCG(p.seed, 0)), dir: t.ArtifactDir(),
+		t: t, plan: p, choices: newChoices(p.seed), dir: t.ArtifactDir(),
 		binary: build.Riposte(t, p.tags...), redis: redistest.Start(t, "--appendfsync", "always"), nursery: newNursery(t),
 	}
 	var err error
@@ -204,23 +203,22 @@ func (r *run) announce(n int) {
 	for range n {
 		r.decoys = append(r.decoys, r.nursery.start(len(r.decoys)%3 == 0))
 	}
-	for _, d := range r.decoys[len(r.decoys)-n:] {
+	for i := len(r.decoys) - n; i < len(r.decoys); i++ {
+		d, seen := r.decoys[i], r.choices.decoy(i)
 		await(r.t, d.ready, "a decoy to be ready")
 		var fresh []alert
-		switch die := r.rng.IntN(10); {
-		case die < 7:
-			fresh = []alert{sensed(r.t, d)}
-		case die < 9:
-			fresh = []alert{foreign(r.t, d)}
-		default: // two detectors saw it
-			fresh = []alert{foreign(r.t, d), sensed(r.t, d)}
+		if seen.foreign {
+			fresh = append(fresh, foreign(r.t, d))
+		}
+		if seen.sensed {
+			fresh = append(fresh, sensed(r.t, d))
 		}
 		r.alerts = append(r.alerts, fresh...)
 		r.unsent = append(r.unsent, fresh...)
-		if r.rng.IntN(10) == 0 {
+		if seen.twice {
 			r.unsent = append(r.unsent, fresh...)
 		}
-		if r.rng.IntN(10) == 0 {
+		if seen.later {
 			r.again = append(r.again, fresh...)
 		}
 	}
@@ -259,9 +257,8 @@ func (r *run) follow(ctx context.Context) {
 	r.faults.excuse("follow", r.journal.follow(ctx))
 }
 
-// freeze freezes one replica at a time, and thaws it when its lease is long over. One in
-// four stays frozen beyond the deadline of the gate, by which a peer that waits there for
-// it may end it.
+// freeze freezes one replica at a time, and thaws it when its lease is long over. One that
+// stays frozen beyond the deadline of the gate may be ended by a peer that waits there.
 func (r *run) freeze() {
 	for _, f := range r.slots {
 		if f.frozen && time.Now().After(f.until) {
@@ -272,11 +269,8 @@ func (r *run) freeze() {
 			return
 		}
 	}
-	pause := lease + 200*time.Millisecond + time.Duration(r.rng.Int64N(int64(lease)))
-	if r.rng.IntN(4) == 0 {
-		pause = 5 * time.Second
-	}
-	f := r.slots[r.rng.IntN(replicas)]
+	slot, pause := r.choices.freeze()
+	f := r.slots[slot]
 	if f.freeze(pause); f.frozen {
 		r.freezes++
 	}
@@ -285,26 +279,27 @@ func (r *run) freeze() {
 // kill kills a replica, but no frozen one, which is to be thawed.
 func (r *run) kill(ctx context.Context) {
 	r.t.Helper()
+	choice := r.choices.kill()
 	r.follow(ctx)
 	var candidates []*replica
-	for _, c := range r.slots {
-		if !c.frozen && !r.journal.fragile(c) {
+	for _, slot := range choice.order {
+		if c := r.slots[slot]; !c.frozen && !r.journal.fragile(c) {
 			candidates = append(candidates, c)
 		}
 	}
 	if len(candidates) == 0 {
 		return
 	}
-	victim := candidates[r.rng.IntN(len(candidates))]
+	victim := candidates[0]
 	var prey *replica
-	switch die := r.rng.IntN(4); {
-	case die < 2:
+	switch {
+	case choice.moment < inEffect:
 		prey = r.trace.await(candidates, whereabouts.insideEffect)
-	case die < 3:
+	case choice.moment < recording:
 		r.disconnect(ctx)
 		prey = r.trace.await(candidates, whereabouts.recording)
 	default: // any moment of the work will do
-		<-time.After(time.Duration(r.rng.Int64N(int64(aim))))
+		<-time.After(choice.wait)
 	}
 	if prey != nil {
 		victim = prey
@@ -378,7 +373,7 @@ func (r *run) bury() {
 		}
 		switch {
 		case d.killed:
-		case d.name() == "" || r.plan.faults > 0 && !d.ready():
+		case !d.ready() && d.gaveUp():
 			r.stillborn++ // its first words to Redis were lost
 		case d.stuck() && d.err != nil && d.err.Error() == "signal: killed":
 			r.ended++
