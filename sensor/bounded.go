@@ -31,8 +31,3 @@ func (b *bounded[K, V]) put(key K, value V) {
 	}
 	b.entries[key] = value
 }
-
-func (b *bounded[K, V]) clear() {
-	clear(b.entries)
-	b.order, b.oldest = b.order[:0], 0
-}

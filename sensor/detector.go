@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -12,9 +13,6 @@ import (
 )
 
 const (
-	// maxSeen is how many processes are remembered, so that a parent that has exited is
-	// still known to its children.
-	maxSeen = 8192
 	// maxFindings is how many (process, rule) pairs are remembered, so that each is
 	// published once. What is forgotten and seen again has the same ID.
 	maxFindings = 16384
@@ -34,7 +32,7 @@ type detector struct {
 	rules  []*matcher
 	emit   func(*stream.Alert)
 
-	seen     *bounded[int, *snapshot]
+	lives    lineage
 	findings *bounded[finding, struct{}]
 
 	events, matched, vanished atomic.Uint64
@@ -50,7 +48,7 @@ type finding struct {
 func newDetector(host stream.Host, rules []Rule, emit func(*stream.Alert)) (*detector, error) {
 	d := &detector{
 		host: host, emit: emit,
-		seen: newBounded[int, *snapshot](maxSeen), findings: newBounded[finding, struct{}](maxFindings),
+		lives: lineage{}, findings: newBounded[finding, struct{}](maxFindings),
 	}
 	where := map[string]bool{}
 	for _, r := range rules {
@@ -69,8 +67,25 @@ func newDetector(host stream.Host, rules []Rule, emit func(*stream.Alert)) (*det
 	return d, err
 }
 
-// look is what an event leads to. Names come first, because for almost every process they
-// say that no rule can match; the rest is read only where one may.
+// handle takes what a source saw, in the order in which it happened.
+func (d *detector) handle(ev event) {
+	switch ev.kind {
+	case forked:
+		d.lives.forked(ev.pid, ev.parent, ev.at)
+	case execed:
+		d.lives.execed(ev.pid)
+		d.look(ev)
+	case found:
+		d.look(ev)
+	case exited:
+		delete(d.lives, ev.pid)
+	case lost: // a PID may be another's by now
+		clear(d.lives)
+	}
+}
+
+// look asks the rules about a process. Names come first, because for almost every process
+// they say that no rule can match; the rest is read only where one may.
 func (d *detector) look(ev event) {
 	d.events.Add(1)
 	for range 3 {
@@ -82,8 +97,12 @@ func (d *detector) look(ev event) {
 			return
 		}
 		child.readNames()
-		parent := d.parentOf(&child, ev.parent)
-		d.seen.put(child.pid, &child)
+		l := d.lives.of(&child)
+		if was := d.lives.program(child.pid); was != nil && was.comm == child.comm && was.exe == child.exe {
+			child.seen = was.seen
+		}
+		l.program = &child
+		parent := d.parentOf(&child, l)
 		candidates := d.candidates(&child, parent)
 		if len(candidates) == 0 {
 			if child.exited {
@@ -99,7 +118,7 @@ func (d *detector) look(ev event) {
 		if err == nil && (now.start != child.start || now.comm != child.comm) {
 			continue
 		}
-		if d.report(ev, &child, parent, candidates) || !child.exited {
+		if d.report(ev, &child, parent, l.sure, candidates) || !child.exited {
 			return
 		}
 		break
@@ -120,40 +139,61 @@ func (d *detector) candidates(child, parent *snapshot) []*matcher {
 	return found
 }
 
-// parentOf finds the process that started the child, even if it has exited meanwhile: in
-// /proc a child of a dead parent is a child of init.
-func (d *detector) parentOf(child *snapshot, forkedBy int) *snapshot {
-	// A source that sees forks also sees every exec, in order: what is remembered of the
-	// parent is then what it was when it forked, whatever it has become since.
-	ordered := forkedBy != 0
-	if ordered {
-		child.ppid = forkedBy
-	} else if was, ok := d.seen.get(child.pid); ok && was.start == child.start {
-		child.ppid = was.ppid
+// parentOf finds what the process that forked the child ran at that time. The process may
+// have exited since, and what it runs now may be another program.
+func (d *detector) parentOf(child *snapshot, l *life) *snapshot {
+	if l.by == 0 {
+		l.by = child.ppid
 	}
-	known, ok := d.seen.get(child.ppid)
-	ok = ok && known.start <= child.start
+	child.ppid = l.by
+	switch {
+	case l.forker == nil:
+		if l.forker = d.lookUp(child); l.forker != nil {
+			started, err := child.startedAt()
+			l.sure = err == nil && l.forker.seen.Before(started)
+		}
+	case l.forker.pid != l.by:
+		// A copy of the forker, such as a worker, which never ran a program of its own. Once
+		// it is gone, as after a daemon's double fork, the forker stands in its place.
+		worker, err := identify(l.by)
+		if err != nil || worker.exited || worker.start > child.start {
+			break
+		}
+		if worker.readNames(); worker.exe != l.forker.exe {
+			break
+		}
+		worker.seen = l.forker.seen
+		if p := d.lives[l.by]; p != nil && p.program == l.forker {
+			p.program = &worker
+		}
+		l.forker = &worker
+	}
+	return l.forker
+}
+
+// lookUp finds the parent of a process whose fork was not seen.
+func (d *detector) lookUp(child *snapshot) *snapshot {
+	known := d.lives.program(child.ppid)
 	now, err := identify(child.ppid)
-	if err != nil || now.start > child.start { // gone, its PID perhaps another's by now
-		if ok {
+	switch {
+	case err != nil || now.start > child.start: // gone, its PID perhaps another's by now
+		if known != nil && known.start <= child.start {
 			return known
 		}
 		return nil
-	}
-	if ok && known.start == now.start {
-		if ordered || known.comm == now.comm {
-			return known
-		}
-		now.ppid = known.ppid
+	case known != nil && known.start == now.start && known.comm == now.comm:
+		return known
 	}
 	now.readNames()
-	d.seen.put(now.pid, &now)
+	if !now.exited {
+		d.lives.of(&now).program = &now
+	}
 	return &now
 }
 
 // report emits an alert for each rule that matches, once per process, and says whether
 // there was one.
-func (d *detector) report(ev event, child, parent *snapshot, candidates []*matcher) (any bool) {
+func (d *detector) report(ev event, child, parent *snapshot, sure bool, candidates []*matcher) (any bool) {
 	for _, m := range candidates {
 		if !m.byRest(child) {
 			continue
@@ -165,14 +205,14 @@ func (d *detector) report(ev event, child, parent *snapshot, candidates []*match
 		}
 		d.findings.put(f, struct{}{})
 		d.matched.Add(1)
-		d.emit(d.alert(ev, m, child, parent))
+		d.emit(d.alert(ev, m, child, parent, sure))
 	}
 	return any
 }
 
 // alert carries the full identity of the process, so that a responder can make sure that
 // it acts on this one and no other.
-func (d *detector) alert(ev event, m *matcher, child, parent *snapshot) *stream.Alert {
+func (d *detector) alert(ev event, m *matcher, child, parent *snapshot, sure bool) *stream.Alert {
 	pid := int64(child.pid)
 	p := &stream.Process{
 		PID: pid, StartTicks: child.startTicks(), BootID: d.bootID, PIDNS: d.pidNS,
@@ -197,12 +237,17 @@ func (d *detector) alert(ev event, m *matcher, child, parent *snapshot) *stream.
 			at = time.Now()
 		}
 	}
+	level, why := m.Level, m.Description
+	if !sure && m.onParentAlone(child) && slices.Index(levels, level) > slices.Index(levels, doubtful) {
+		level = doubtful
+		why = strings.TrimSpace(why + " Not " + m.Level + ", because the parent may have been another program when it forked.")
+	}
 	return &stream.Alert{
 		ID: stream.DeriveID("sensor", string(d.host), d.bootID,
 			strconv.Itoa(child.pid), strconv.FormatUint(child.start, 10), m.ID),
 		Host: string(d.host), Source: "riposte-sensor",
-		Level: m.Level, Title: m.Name,
-		Description:   strings.TrimSpace(fmt.Sprintf("%s started %s (PID %d). %s", by, printable(p.Name), pid, m.Description)),
+		Level: level, Title: m.Name,
+		Description:   strings.TrimSpace(fmt.Sprintf("%s started %s (PID %d). %s", by, printable(p.Name), pid, why)),
 		Timestamp:     at.Format("2006-01-02T15:04:05.000000Z07:00"),
 		ActionablePID: &pid,
 		Rule:          stream.Rule{ID: m.ID, Name: m.Name, Author: m.Author, Tags: m.Tags},

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"riposte/stream"
@@ -29,7 +30,18 @@ func bystander(t testing.TB) int {
 	if err != nil {
 		t.Fatal(err)
 	}
+	answer, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// Its arguments are there a moment after its exec; by the time it answers they are.
+	if _, err := hold.Write([]byte{0}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := answer.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -47,8 +59,8 @@ func TestNamesComeFirst(t *testing.T) {
 	for name, read := range map[string]bool{"dog": false, "cat": true} {
 		d := quiet(t, []Rule{{ID: "x", Name: "x", Level: "LOW", Child: []string{name}, Cmdline: []string{"no such argument"}}})
 		d.look(event{pid: pid})
-		s, ok := d.seen.get(pid)
-		if !ok || s.name != "cat" || s.exe == "" {
+		s := d.lives.program(pid)
+		if s == nil || s.name != "cat" || s.exe == "" {
 			t.Fatalf("not looked at: %+v", s)
 		}
 		if (s.cmdline != "") != read || (s.uid != -1) != read {
@@ -62,7 +74,7 @@ func TestAlertFieldsAreBounded(t *testing.T) {
 	d := quiet(t, nil)
 	long := strings.Repeat("\x1b[2J\xff\u6f22", 10_000)
 	child := &snapshot{pid: 7, start: 1, name: long, exe: long, cmdline: long, uid: -1}
-	a := d.alert(event{}, &matcher{Rule: Rule{ID: "x", Name: "x", Level: "LOW"}}, child, child)
+	a := d.alert(event{}, &matcher{Rule: Rule{ID: "x", Name: "x", Level: "LOW"}}, child, child, true)
 	raw, err := json.Marshal(a)
 	if err != nil {
 		t.Fatal(err)
@@ -119,10 +131,12 @@ func BenchmarkNoMatch(b *testing.B) {
 		b.Fatal(err)
 	}
 	d := quiet(b, rules)
-	ev := event{pid: bystander(b), parent: os.Getpid()}
+	pid := bystander(b)
+	d.handle(event{pid: os.Getpid()})
 	b.ReportAllocs()
 	for b.Loop() {
-		d.look(ev)
+		d.handle(event{kind: forked, pid: pid, parent: os.Getpid(), at: time.Now()})
+		d.handle(event{kind: execed, pid: pid, at: time.Now()})
 	}
 }
 

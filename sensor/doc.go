@@ -19,6 +19,8 @@
 // lives and dies between two looks it never sees: of processes that live for
 // milliseconds, nearly all. That is no matter of tuning. It also sees a parent only if the
 // two are there at the same look; the child of a parent that has exited is a child of init.
+// And it cannot tell a fork from a program: a copy of itself that a process makes is found
+// like any other child.
 // It is for containers and for other systems, where something is better than nothing.
 //
 // auto takes proc where the kernel acknowledges the subscription, else poll, and says
@@ -37,9 +39,16 @@
 // has run another program meanwhile, what was read piece by piece is a mixture of two and
 // is thrown away.
 //
-// A parent is what it was when it forked. The source proc tells who forked whom, and the
-// detector remembers the last few thousand programs, so that a parent which has exited, or
-// runs another program now, or hides behind a double fork, is still known.
+// A parent is what it was when it forked: a container's script that leaves a helper behind
+// and then becomes nginx did not make nginx start a shell. The source proc tells when who
+// forked whom, and with each fork the detector keeps what the parent ran, so that a parent
+// which has exited, or runs another program now, or hides behind a double fork, is known.
+//
+// That is certain only if it was read before the fork. It is not where proc is late, and
+// not of processes that a look finds together with their parents: /proc says what a parent
+// is, never what it was. What rests on such a parent alone is MEDIUM at most (see
+// Rule.Level). A parent that was found before its child began is certain, so a server that
+// has run for a while is taken at its name by poll too.
 //
 // # What is lost, and where it is counted
 //

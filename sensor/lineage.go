@@ -1,50 +1,59 @@
 package sensor
 
-// lineage remembers who forked whom, from what the kernel said at the time: a child that
-// is looked at a moment later may have been handed to init.
-type lineage struct {
-	forks *bounded[int, fork]
+import "time"
+
+// lineage is what is remembered of the processes that live, by PID: what each runs, and
+// what its parent ran when it forked it.
+type lineage map[int]*life
+
+// life is what is remembered of one process. Snapshots are replaced, never changed, so one
+// that is kept here stays what it was.
+type life struct {
+	// program is what the process runs; before its first exec that is what its parent ran,
+	// whose copy it is. nil: not known.
+	program *snapshot
+	// by is who forked it, 0 where that is not known yet, and forker is what that one ran.
+	by     int
+	forker *snapshot
+	// sure says that forker was read before the fork. What is read later may be what the
+	// parent became after it: a script leaves a helper behind and then becomes a server.
+	sure bool
 }
 
-type fork struct {
-	parent         int
-	execed, exited bool
-}
-
-// maxForks is as many as there can be processes by default.
-const maxForks = 32768
-
-func newLineage() *lineage { return &lineage{newBounded[int, fork](maxForks)} }
-
-func (l *lineage) forked(child, parent int) { l.forks.put(child, fork{parent: parent}) }
-
-// exec returns whose child a process is that runs a new program, 0 where that is not
-// known. A parent that exited without running a program of its own was a copy of the
-// process that forked it, which then stands in its place.
-func (l *lineage) exec(pid int) (parent int) {
-	f, ok := l.forks.get(pid)
-	if !ok {
-		return 0
+// of is the life of the process in a snapshot: a new one where the PID was another's.
+func (g lineage) of(s *snapshot) *life {
+	l := g[s.pid]
+	if l == nil || l.program != nil && l.program.pid == s.pid && l.program.start != s.start {
+		l = new(life)
+		g[s.pid] = l
 	}
-	f.execed = true
-	l.forks.put(pid, f)
-	parent = f.parent
-	for range 16 { // a reused PID could close a loop
-		up, ok := l.forks.get(parent)
-		if !ok || up.execed || !up.exited {
-			break
-		}
-		parent = up.parent
-	}
-	return parent
+	return l
 }
 
-func (l *lineage) exit(pid int) {
-	if f, ok := l.forks.get(pid); ok {
-		f.exited = true
-		l.forks.put(pid, f)
+// forked begins a life.
+func (g lineage) forked(child, parent int, at time.Time) {
+	l := &life{by: parent}
+	if p := g[parent]; p != nil && p.program != nil {
+		l.forker = p.program
+		l.sure = l.forker.seen.Before(at)
+	}
+	if l.sure { // or what is doubtful once would seem certain to its children
+		l.program = l.forker
+	}
+	g[child] = l
+}
+
+// execed is for a program whose snapshot is yet to be made, and may come to nothing.
+func (g lineage) execed(pid int) {
+	if l := g[pid]; l != nil {
+		l.program = nil
 	}
 }
 
-// forget is for when events were lost: a PID may have been reused since.
-func (l *lineage) forget() { l.forks.clear() }
+// program is what a process itself was seen to run, nil where it was not.
+func (g lineage) program(pid int) *snapshot {
+	if l := g[pid]; l != nil && l.program != nil && l.program.pid == pid {
+		return l.program
+	}
+	return nil
+}

@@ -1,39 +1,48 @@
 package sensor
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestLineage(t *testing.T) {
-	l := newLineage()
-	if got := l.exec(7); got != 0 {
-		t.Errorf("a process never forked here has parent %d", got)
+	now := time.Now()
+	shell := &snapshot{pid: 10, start: 1, comm: "sh", seen: now}
+	server := &snapshot{pid: 10, start: 1, comm: "nginx", seen: now.Add(time.Second)}
+	g := lineage{}
+	g.of(shell).program = shell
+
+	g.forked(11, 10, now.Add(time.Millisecond))
+	g.execed(10)
+	g.of(server).program = server
+	if l := g[11]; l.by != 10 || l.forker != shell || !l.sure || l.program != shell {
+		t.Errorf("forked by a shell that became a server: %+v", l)
 	}
-	l.forked(20, 10)
-	if got := l.exec(20); got != 10 {
-		t.Errorf("parent of a child: %d", got)
+	g.forked(12, 11, now.Add(2*time.Second))
+	if l := g[12]; l.by != 11 || l.forker != shell || !l.sure {
+		t.Errorf("forked by a copy of that shell: %+v", l)
 	}
-	l.forked(21, 20)
-	l.exit(20)
-	if got := l.exec(21); got != 20 {
-		t.Errorf("a parent that ran its own program and exited is the parent, not %d", got)
+
+	// The kernel says late that 10 forked: what it runs was read after that.
+	g.forked(13, 10, now)
+	if l := g[13]; l.forker != server || l.sure || l.program != nil {
+		t.Errorf("what was read after the fork passes for certain: %+v", l)
 	}
-	l.forked(31, 10)
-	l.forked(32, 31)
-	if got := l.exec(32); got != 31 {
-		t.Errorf("a parent that lives is the parent, not %d", got)
+	g.forked(14, 13, now.Add(time.Hour))
+	if l := g[14]; l.forker != nil || l.sure {
+		t.Errorf("and an hour later all the more: %+v", l)
 	}
-	l.forked(33, 31)
-	l.exit(31)
-	if got := l.exec(33); got != 10 {
-		t.Errorf("double fork: %d, want the process whose copy the exited parent was", got)
+
+	g.execed(10)
+	g.forked(15, 10, now.Add(time.Hour))
+	if l := g[15]; l.by != 10 || l.forker != nil {
+		t.Errorf("forked by a program that was gone before it was read: %+v", l)
 	}
-	l.forked(41, 42)
-	l.forked(42, 41)
-	l.forked(43, 41)
-	l.exit(41)
-	l.exit(42)
-	l.exec(43) // a loop of reused PIDs ends
-	l.forget()
-	if got := l.exec(21); got != 0 {
-		t.Errorf("forgotten, and yet %d", got)
+	if g.program(11) != nil {
+		t.Error("a copy passes for a program of its own")
+	}
+	g.of(server).program = server
+	if g.of(&snapshot{pid: 10, start: 2}).program != nil {
+		t.Error("a reused PID inherits a life")
 	}
 }

@@ -13,6 +13,13 @@ type matcher struct {
 	exe, cmdline  []*regexp.Regexp
 }
 
+// onParentAlone says that but for who started it the child is like any other. Programs for
+// Windows are not: what starts one does not go on to become another program.
+func (m *matcher) onParentAlone(child *snapshot) bool {
+	return len(m.Parent) > 0 && len(m.cmdline) == 0 &&
+		!strings.HasSuffix(child.keys[fullName], ".exe") && !strings.HasSuffix(child.keys[fullExe], ".exe")
+}
+
 // byName says whether the rule can match as far as names go. parent is nil where it is
 // not known.
 func (m *matcher) byName(child, parent *snapshot) bool {

@@ -3,6 +3,7 @@ package sensor
 import (
 	"strconv"
 	"strings"
+	"time"
 )
 
 // snapshot is a process as the rules see it, read in the order in which it is needed:
@@ -13,9 +14,10 @@ type snapshot struct {
 	comm      string // the kernel's name for it: cut at 15 bytes, chosen by the process itself
 	kernel    bool   // a kernel thread: it has no program
 
-	name string // comm, or the whole of it where that can be told
-	exe  string // path of the executable, empty where it cannot be read
-	keys keys   // under which rules know the process
+	name string    // comm, or the whole of it where that can be told
+	exe  string    // path of the executable, empty where it cannot be read
+	keys keys      // under which rules know the process
+	seen time.Time // when these were read, or earlier, when they were already the same
 
 	cmdline string // arguments joined by spaces
 	uid     int64  // -1 where unknown
@@ -30,10 +32,21 @@ const maxCmdline = 16 << 10
 // of the executable, each with and without ".exe". Unused ones are empty.
 type keys [4]string
 
-// index fills in keys.
+const (
+	shortName = iota
+	shortExe
+	fullName
+	fullExe
+)
+
+// index fills in keys, once the names have been read.
 func (s *snapshot) index() {
+	s.seen = time.Now()
 	name, exe := strings.ToLower(s.name), strings.ToLower(baseName(s.exe))
-	s.keys = keys{strings.TrimSuffix(name, ".exe"), strings.TrimSuffix(exe, ".exe"), name, exe}
+	s.keys = keys{
+		shortName: strings.TrimSuffix(name, ".exe"), shortExe: strings.TrimSuffix(exe, ".exe"),
+		fullName: name, fullExe: exe,
+	}
 }
 
 // baseName takes either separator: Wine shows Windows paths on Linux.

@@ -11,8 +11,13 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"riposte/stream/proc"
 )
+
+// ticksPerSecond is USER_HZ, 100 on every architecture Go runs on.
+const ticksPerSecond = 100
 
 // identify reads who a process is: one small file.
 func identify(pid int) (snapshot, error) {
@@ -67,9 +72,16 @@ func readHead(path string, max int64) (string, error) {
 	return string(raw), err
 }
 
-// startedAt is when the process started.
+// startedAt is when the process started, to the tick below. It is reckoned back from now,
+// so that it compares with other times by the clock that nobody sets.
 func (s *snapshot) startedAt() (time.Time, error) {
-	return proc.Stat{StartTicks: s.start}.StartTime()
+	var boot unix.Timespec
+	now := time.Now()
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return time.Time{}, err
+	}
+	started := time.Duration(s.start) * (time.Second / ticksPerSecond)
+	return now.Add(started - time.Duration(boot.Nano())), nil
 }
 
 // userName is the name of the owner, empty where there is none.

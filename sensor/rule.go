@@ -21,7 +21,9 @@ type Rule struct {
 	Description string `yaml:"description"`
 	Author      string `yaml:"author"`
 	// Level is LOW, MEDIUM, HIGH or CRITICAL. The default playbook kills from HIGH on, so
-	// HIGH is for what nobody does in peace.
+	// HIGH is for what nobody does in peace. Where a rule has a Parent and no Cmdline, and
+	// it cannot be told what the parent was when it forked, its alert is MEDIUM at most,
+	// unless the child is a program for Windows.
 	Level string   `yaml:"level"`
 	Tags  []string `yaml:"tags"` // such as attack.t1059.001
 
@@ -39,8 +41,11 @@ type Rule struct {
 	User []string `yaml:"user"`
 }
 
-// Levels are the levels of a rule, from the least.
+// levels are the levels of a rule, from the least.
 var levels = []string{"LOW", "MEDIUM", "HIGH", "CRITICAL"}
+
+// doubtful is the highest level of what may also be done in peace.
+const doubtful = "MEDIUM"
 
 var ruleID = regexp.MustCompile(`^[a-z0-9._-]{1,64}$`)
 

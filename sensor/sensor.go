@@ -135,7 +135,7 @@ func (s *Sensor) Run(ctx context.Context) error {
 	publishing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wait sync.WaitGroup
 	wait.Go(func() { s.outbox.run(publishing) })
-	err = source.run(ctx, func() { close(s.ready) }, s.detector.look)
+	err = source.run(ctx, func() { close(s.ready) }, s.detector.handle)
 	stop()
 	wait.Wait()
 	st := s.Stats()

@@ -17,22 +17,29 @@ const (
 	SourcePoll = "poll" // looks at all processes every PollInterval: misses short-lived ones
 )
 
-// event says that a process runs a program it did not run before.
+// event is something a process did.
 type event struct {
-	pid int
-	// parent is the process that forked it, known to a source that sees forks. Where that
-	// one has exited without ever running a program of its own, as a daemon's double fork
-	// does, it is the one it was itself forked from, whose program it still ran. 0 means
-	// that only /proc can tell.
-	parent int
+	kind   eventKind
+	pid    int
+	parent int // with forked
 	// at is when it happened; zero where a scan found the process already running.
 	at time.Time
 }
 
+type eventKind uint8
+
+const (
+	found  eventKind = iota // it is there and was not, or not as this program
+	execed                  // it runs a program it did not run before
+	forked                  // it began
+	exited                  // it is gone
+	lost                    // some of this source's events are missing; all there is is found next
+)
+
 // source tells which processes to look at. It does not look at them itself.
 type source interface {
 	// run calls handle, always from one goroutine, for each process there is and then for
-	// each new one, until ctx ends. It calls ready once, when every process from then on
+	// what processes do, in the order in which they do it, until ctx ends. It calls ready once, when every process from then on
 	// is seen as well as this source can. It returns nil when ctx has ended.
 	run(ctx context.Context, ready func(), handle func(event)) error
 	// overruns is how often the kernel had more to say than the source could take. Each

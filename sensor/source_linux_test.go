@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"riposte/stream"
 	"riposte/test/need"
 )
 
@@ -34,7 +36,7 @@ func gate(t *testing.T, path string) (open func()) {
 	return open
 }
 
-// shells is a folder with copies of sh as winword.exe and powershell.exe.
+// shells is a folder with copies of sh as winword.exe, powershell.exe, nginx and helper.
 func shells(t *testing.T) string {
 	t.Helper()
 	sh, err := filepath.EvalSymlinks(need.Binary(t, "sh"))
@@ -42,8 +44,9 @@ func shells(t *testing.T) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	copyProgram(t, sh, filepath.Join(dir, "winword.exe"))
-	copyProgram(t, sh, filepath.Join(dir, "powershell.exe"))
+	for _, name := range []string{"winword.exe", "powershell.exe", "nginx", "helper"} {
+		copyProgram(t, sh, filepath.Join(dir, name))
+	}
 	return dir
 }
 
@@ -100,6 +103,13 @@ func orphan(t *testing.T, dir, script string, seen func(parent int)) (pid, paren
 	if _, err := fmt.Fscan(pids, &pid); err != nil {
 		t.Fatal(err)
 	}
+	endWithTest(t, pid)
+	return pid, cmd.Process.Pid
+}
+
+// endWithTest kills a process that is no child of this one when the test ends.
+func endWithTest(t *testing.T, pid int) {
+	t.Helper()
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +128,136 @@ func orphan(t *testing.T, dir, script string, seen func(parent int)) (pid, paren
 			return
 		}
 	})
-	return pid, cmd.Process.Pid
+}
+
+// A script that leaves a helper behind and then becomes a server is not a server that
+// started the helper, not even when the helper runs its program last.
+func TestProcKnowsWhatTheParentWas(t *testing.T) {
+	needInitialNamespace(t)
+	dir, got := shells(t), newCollector()
+	watch(t, Config{Source: SourceProc, Rules: []Rule{
+		{ID: "script", Name: "script", Level: "LOW", Child: []string{"winword.exe"}},
+		{ID: "server", Name: "server", Level: "LOW", Child: []string{"nginx"}},
+		{ID: "attack", Name: "attack", Level: "HIGH", Parent: []string{"nginx"}},
+		{ID: "peace", Name: "peace", Level: "HIGH", Parent: []string{"winword.exe"}, Child: []string{"powershell.exe"}},
+	}}, got)
+	begin := gate(t, filepath.Join(dir, "begin"))
+	release := gate(t, filepath.Join(dir, "go"))
+	gate(t, filepath.Join(dir, "end"))
+	stop := gate(t, filepath.Join(dir, "stop"))
+	cmd := exec.Command("./winword.exe", "-c", "read _ <begin; ("+strings.ReplaceAll(waiting, ">pid", "")+") & exec ./nginx -c 'read _ <stop'")
+	cmd.Dir = dir
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		begin()
+		stop()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("nginx: %v", err)
+		}
+	})
+	got.about(t, cmd.Process.Pid, "script")
+	begin()
+	var helper int
+	if _, err := fmt.Fscan(out, &helper); err != nil {
+		t.Fatal(err)
+	}
+	endWithTest(t, helper)
+	got.about(t, cmd.Process.Pid, "server")
+	release()
+	if a := got.about(t, helper, "peace"); a.Level != "HIGH" || a.Process.Parent.PID != int64(cmd.Process.Pid) {
+		t.Errorf("%s, started by %+v", a.Level, a.Process.Parent)
+	}
+	for _, a := range got.all() {
+		if a.Rule.ID == "attack" {
+			t.Errorf("%s", a.Description)
+		}
+	}
+}
+
+// Where nobody saw the fork, what /proc says of the parent is no reason to kill, unless it
+// said so before.
+func TestParentKnownTooLateIsDoubtful(t *testing.T) {
+	dir := shells(t)
+	gate(t, filepath.Join(dir, "end"))
+	for _, c := range []struct {
+		child   string
+		cmdline []string
+		before  bool // the server was seen before it forked
+		want    string
+	}{
+		{"helper", nil, false, "MEDIUM"},
+		{"helper", nil, true, "HIGH"},
+		{"helper", []string{"read"}, false, "HIGH"},
+		{"powershell.exe", nil, false, "HIGH"},
+	} {
+		server := exec.Command("./nginx", "-c", "./"+c.child+" -c 'echo $$; read _ <end'; true")
+		server.Dir = dir
+		out, err := server.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = server.Wait() })
+		var pid int
+		if _, err := fmt.Fscan(out, &pid); err != nil {
+			t.Fatal(err)
+		}
+		endWithTest(t, pid)
+
+		var got []string
+		d, err := newDetector("h1", []Rule{{ID: "x", Name: "x", Level: "HIGH", Parent: []string{"nginx"}, Child: []string{c.child}, Cmdline: c.cmdline}},
+			func(a *stream.Alert) { got = append(got, a.Level) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.handle(event{pid: server.Process.Pid})
+		if c.before {
+			was := d.lives.program(server.Process.Pid)
+			was.seen = was.seen.Add(-time.Minute)
+		}
+		d.handle(event{pid: server.Process.Pid}) // seen again, it is no younger
+		d.handle(event{pid: pid})
+		if len(got) != 1 || got[0] != c.want {
+			t.Errorf("%+v: alerts %q", c, got)
+		}
+	}
+}
+
+// What poll has seen go is forgotten.
+func TestPollSaysWhatIsGone(t *testing.T) {
+	cmd := exec.Command(need.Binary(t, "cat"))
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	d, p := quiet(t, nil), newPoll(time.Second, slogTo(t))
+	look := func() (known bool) {
+		if err := p.look(t.Context(), time.Now(), d.handle); err != nil {
+			t.Fatal(err)
+		}
+		return d.lives[cmd.Process.Pid] != nil
+	}
+	if !look() {
+		t.Error("not seen at all")
+	}
+	_ = hold.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if look() {
+		t.Error("it is gone and not forgotten")
+	}
 }
 
 // A process that was seen before it became what it is must be looked at again, however
@@ -130,7 +269,7 @@ func TestPollSeesExecInAnOldProcess(t *testing.T) {
 	pid, _ := orphan(t, dir, "("+waiting+") & true", func(int) {})
 	p := newPoll(time.Second, slogTo(t))
 	look := func() (changed bool) {
-		if err := p.look(t.Context(), func(id int) { changed = changed || id == pid }); err != nil {
+		if err := p.look(t.Context(), time.Now(), func(ev event) { changed = changed || ev.pid == pid }); err != nil {
 			t.Fatal(err)
 		}
 		return changed
@@ -197,7 +336,7 @@ func TestProcLooksAtAllProcessesAfterAnOverrun(t *testing.T) {
 	ctx, cancel := testContext(t)
 	defer cancel()
 	ready, busy, resume := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	found := map[int]bool{} // by a scan after ready
+	scanned := map[int]bool{} // by a scan after ready
 	stalled := false
 	ended := make(chan error, 1)
 	wanted := make(chan int, 1)
@@ -213,13 +352,13 @@ func TestProcLooksAtAllProcessesAfterAnOverrun(t *testing.T) {
 				close(busy)
 				<-resume
 			}
-			if ev.at.IsZero() {
-				found[ev.pid] = true
+			if ev.kind == found && ev.at.IsZero() {
+				scanned[ev.pid] = true
 			}
 			select {
 			case pid := <-wanted:
 				wanted <- pid
-				if found[pid] {
+				if scanned[pid] {
 					cancel()
 				}
 			default:
@@ -238,8 +377,8 @@ func TestProcLooksAtAllProcessesAfterAnOverrun(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if !found[pid] || c.overruns() == 0 {
-		t.Errorf("found after the overrun: %v; overruns: %d", found[pid], c.overruns())
+	if !scanned[pid] || c.overruns() == 0 {
+		t.Errorf("found after the overrun: %v; overruns: %d", scanned[pid], c.overruns())
 	}
 }
 

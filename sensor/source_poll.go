@@ -41,7 +41,7 @@ func newPoll(interval time.Duration, log *slog.Logger) *poll {
 func (p *poll) overruns() uint64 { return 0 }
 
 func (p *poll) run(ctx context.Context, ready func(), handle func(event)) error {
-	if err := p.look(ctx, func(pid int) { handle(event{pid: pid}) }); err != nil && ctx.Err() == nil {
+	if err := p.look(ctx, time.Time{}, handle); err != nil && ctx.Err() == nil {
 		return err // it cannot be expected to work later
 	}
 	ready()
@@ -53,14 +53,14 @@ func (p *poll) run(ctx context.Context, ready func(), handle func(event)) error 
 			return nil
 		case <-ticker.C:
 		}
-		if err := p.look(ctx, func(pid int) { handle(event{pid: pid, at: time.Now()}) }); err != nil && ctx.Err() == nil {
+		if err := p.look(ctx, time.Now(), handle); err != nil && ctx.Err() == nil {
 			p.log.Warn("cannot look at the processes; trying again", "err", err)
 		}
 	}
 }
 
-// look calls changed for each process that is new or runs another program than last time.
-func (p *poll) look(ctx context.Context, changed func(pid int)) error {
+// look hands over each process that is new, runs another program than last time or is gone.
+func (p *poll) look(ctx context.Context, at time.Time, handle func(event)) error {
 	all, err := pids(ctx)
 	if err != nil {
 		return err
@@ -87,7 +87,12 @@ func (p *poll) look(ctx context.Context, changed func(pid int)) error {
 		}
 		p.spare[pid] = is
 		if !known || is.comm != was.comm || is.cmdline != was.cmdline {
-			changed(pid)
+			handle(event{kind: found, pid: pid, at: at})
+		}
+	}
+	for pid := range p.marks {
+		if _, ok := p.spare[pid]; !ok {
+			handle(event{kind: exited, pid: pid})
 		}
 	}
 	p.marks, p.spare = p.spare, p.marks

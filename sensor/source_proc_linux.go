@@ -26,11 +26,10 @@ const (
 
 // connector is a subscription to the kernel's proc connector.
 type connector struct {
-	socket  int
-	buffer  []byte
-	lineage *lineage
-	log     *slog.Logger
-	lost    atomic.Uint64
+	socket int
+	buffer []byte
+	log    *slog.Logger
+	lost   atomic.Uint64
 }
 
 // subscribe opens the proc connector, or says in words for the operator why it is of no
@@ -46,7 +45,7 @@ func subscribe(log *slog.Logger) (source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("this kernel has no proc connector: %w", err)
 	}
-	c := &connector{socket: fd, buffer: make([]byte, 64<<10), lineage: newLineage(), log: log}
+	c := &connector{socket: fd, buffer: make([]byte, 64<<10), log: log}
 	if err := c.open(); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -138,7 +137,7 @@ func (c *connector) run(ctx context.Context, ready func(), handle func(event)) e
 			return fmt.Errorf("read from the proc connector: %w", err)
 		case overrun:
 			overrun = false
-			c.lineage.forget()
+			handle(event{kind: lost})
 			if err := scan(ctx, handle); err != nil {
 				return err
 			}
@@ -175,11 +174,11 @@ func (c *connector) dispatch(datagram []byte, handle func(event)) error {
 	return parseProcEvents(datagram, func(e procEvent) {
 		switch {
 		case e.kind == procFork && e.pid == e.tgid: // else a thread
-			c.lineage.forked(e.tgid, e.parentTGID)
+			handle(event{kind: forked, pid: e.tgid, parent: e.parentTGID, at: wallClock(e.nanoseconds)})
 		case e.kind == procExec:
-			handle(event{pid: e.tgid, parent: c.lineage.exec(e.tgid), at: wallClock(e.nanoseconds)})
+			handle(event{kind: execed, pid: e.tgid, at: wallClock(e.nanoseconds)})
 		case e.kind == procExit && e.pid == e.tgid:
-			c.lineage.exit(e.tgid)
+			handle(event{kind: exited, pid: e.tgid})
 		}
 	})
 }
