@@ -11,7 +11,7 @@
 //
 // A run in which nobody was killed at a bad moment proves nothing. So it must have at least
 // 50 kills between Begin and Record and 20 inside an effect. It goes on until it has, up to
-// four times as long as it was to, and fails if it still has not. Both are counted
+// six times as long as it was to, and fails if it still has not. Both are counted
 // from the trace, where a dead replica's last lines stand: it was inside an effect that it
 // had begun and not ended, and between Begin and Record with a step whose effect it had
 // begun, or whose outcome it had closed, and that it had not recorded. The ledger's Begin

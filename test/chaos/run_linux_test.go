@@ -32,7 +32,8 @@ const (
 	spareAfter = 3                     // takeovers, of the 5 that make an alert poison
 	patience   = 2 * time.Minute       // for what is left to be done; it takes a second
 	logsKept   = 1000                  // of the latest replicas
-	longest    = 4                     // durations that a run takes until it counts
+	longest    = 6                     // durations that a run takes at most, until it counts
+	backlog    = 60                    // alerts that are not settled, above which no more are published
 )
 
 // steps are those of the playbook, in order.
@@ -154,9 +155,9 @@ func (r *run) replace(slot int) {
 	}
 }
 
-// chaos publishes all alerts, spread over the duration, while replicas die and freeze. On a
-// machine that is busy with other things it goes on, with more alerts at the same pace, until
-// enough kills fell at a bad moment.
+// chaos publishes all alerts, spread over the duration, while replicas die and freeze. A machine
+// that cannot keep up is not given more, or it would be at work on processes alone: it goes on
+// until all alerts are published and enough kills fell at a bad moment.
 func (r *run) chaos(ctx context.Context) {
 	r.t.Helper()
 	tick := time.NewTicker(*kills)
@@ -166,10 +167,11 @@ func (r *run) chaos(ctx context.Context) {
 		<-tick.C
 		elapsed := time.Since(begun)
 		if elapsed >= enough { // counting reads the whole trace
-			over = r.counts() || elapsed >= longest*r.plan.duration
+			over = len(r.decoys) >= r.plan.alerts && r.counts() || elapsed >= longest*r.plan.duration
 			enough = elapsed + r.plan.duration/4
 		}
-		r.announce(int(int64(r.plan.alerts)*int64(elapsed)/int64(r.plan.duration)) - len(r.decoys))
+		due := int(int64(r.plan.alerts)*int64(elapsed)/int64(r.plan.duration)) - len(r.decoys)
+		r.announce(max(0, min(due, backlog-(len(r.alerts)-r.journal.settled))))
 		r.faults.turn(ctx)
 		r.publish(ctx)
 		r.freeze()
