@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,10 +91,18 @@ func NewConsumer(rdb redis.UniversalClient, h Host, g Group, name string) *Consu
 // ID 0, never at "$": what was published before it, or before Redis lost it, counts too.
 func (c *Consumer) Ensure(ctx context.Context) error {
 	err := c.rdb.XGroupCreateMkStream(ctx, c.key, c.group, "0").Err()
-	if err != nil && !strings.HasPrefix(err.Error(), "BUSYGROUP") {
-		return fmt.Errorf("create group %s: %w", c.group, err)
+	if err == nil || strings.HasPrefix(err.Error(), "BUSYGROUP") {
+		return nil
 	}
-	return nil
+	// A full Redis says so before it says that the group is there; and what is closed at the
+	// gate can be recorded in it, and what is settled trimmed.
+	if redis.HasErrorPrefix(err, "OOM") {
+		if groups, err := c.rdb.XInfoGroups(ctx, c.key).Result(); err == nil &&
+			slices.ContainsFunc(groups, func(g redis.XInfoGroup) bool { return g.Name == c.group }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("create group %s: %w", c.group, err)
 }
 
 // Block is how long Read waits for something new. Cancelling its context does not

@@ -246,3 +246,20 @@ func TestPendingNamesItsHolder(t *testing.T) {
 		}
 	}
 }
+
+// A full Redis refuses to make a group, and says so before it says that there is one. A replica
+// that starts then has work all the same: what is closed at the gate is recorded, what is
+// settled is trimmed.
+func TestEnsureWhileRedisIsFull(t *testing.T) {
+	t.Parallel()
+	rdb, h, _, b := team(t)
+	if err := rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Ensure(t.Context()); err != nil {
+		t.Errorf("the group is there: %v", err)
+	}
+	if err := stream.NewConsumer(rdb, h, "forensics", "h1-3-c").Ensure(t.Context()); err == nil {
+		t.Error("a group that is not there was made in a full Redis")
+	}
+}

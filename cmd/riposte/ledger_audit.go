@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,34 +34,29 @@ each finding once when it appears and once when it is gone, with -o json a line 
 			if every < 100*time.Millisecond {
 				return &usageError{"--every: want 100ms or more"}
 			}
+			if f.state != "" && f.runtime == "" {
+				return &usageError{"--state-dir: name the --runtime-dir as well"}
+			}
+			cfg := ledger.AuditConfig{}
+			if f.runtime != "" {
+				archive, err := openArchive(f)
+				if err != nil {
+					return err
+				}
+				defer archive.Close()
+				cfg.Receipts = archive
+			}
 			r, _, done, err := b.read(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer done()
-			cfg := ledger.AuditConfig{}
-			unread := ""
-			if f.runtime != "" {
-				archive, err := gate.OpenArchive(f.runtime, f.state)
-				if err == nil {
-					defer archive.Close()
-					cfg.Receipts = archive
-				} else {
-					unread = err.Error()
-				}
-			}
 			if watch {
-				if unread != "" {
-					b.log.Warn("receipts are not compared", "err", unread)
-				}
 				return b.watch(cmd.Context(), r, cfg, every)
 			}
 			report, err := r.Audit(cmd.Context(), cfg)
 			if err != nil {
 				return err
-			}
-			if unread != "" {
-				report.Notes = append(report.Notes, unread)
 			}
 			return errors.Join(b.printReport(report), violations(len(report.Findings)))
 		},
@@ -71,6 +67,17 @@ each finding once when it appears and once when it is gone, with -o json a line 
 	cmd.Flags().DurationVar(&every, "every", 10*time.Second, "how often with --watch, as a `duration`")
 	b.outputFlag(cmd)
 	return cmd
+}
+
+// openArchive opens the folders that were named, all of them: an audit that passes over
+// receipts it was asked to compare would call clean what it has not seen.
+func openArchive(f folders) (*gate.Archive, error) {
+	if f.state != "" {
+		if _, err := os.Stat(f.state); err != nil {
+			return nil, fmt.Errorf("receipts: %w", err)
+		}
+	}
+	return gate.OpenArchive(f.runtime, f.state)
 }
 
 // violations is an error if there are any.

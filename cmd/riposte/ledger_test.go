@@ -228,9 +228,13 @@ func TestLedgerAuditCommand(t *testing.T) {
 			t.Errorf("audit lacks %q:\n%s", says, r.out)
 		}
 	}
-	if r := f.must(0, "ledger", "audit", "--runtime-dir", f.run+"-none"); !strings.Contains(r.out, "no such file") {
-		t.Errorf("no runtime folder:\n%s", r.out)
+	// What was asked for and cannot be compared must not pass for clean.
+	for _, args := range [][]string{{"--runtime-dir", f.run + "-none"}, {"--runtime-dir", f.run, "--state-dir", f.run + "-none"}} {
+		if r := f.must(1, append([]string{"ledger", "audit"}, args...)...); !strings.Contains(r.err, "no such file") || r.out != "" {
+			t.Errorf("%v:\n%s%s", args, r.out, r.err)
+		}
 	}
+	f.must(2, "ledger", "audit", "--state-dir", f.run)
 
 	// A record other than its receipt.
 	key := "riposte:{h1}:ledger:containment:x"

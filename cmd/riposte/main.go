@@ -18,10 +18,10 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.LookupEnv, os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is the whole program but for the exit. The first SIGINT or SIGTERM asks the command
-// to finish, the second one ends the process.
+// run is the whole program but for the exit. The first SIGINT, SIGTERM or SIGHUP asks the
+// command to finish, the second one ends the process.
 func run(ctx context.Context, args []string, env func(string) (string, bool), in io.Reader, out, errw io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	a := &app{in: in, out: out, errw: errw, env: env}

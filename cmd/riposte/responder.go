@@ -47,7 +47,7 @@ Start as many replicas as you like: each alert is handled by one of them. In mod
 the default, nothing is touched and the ledger tells what would have been done.`,
 		Example: `  riposte responder --host web-1
   riposte responder --host web-1 --mode enforce --playbooks /etc/riposte/playbooks
-  riposte responder --redis unix:///run/redis.sock --own-uid --mode enforce`,
+  riposte responder --redis unix:///run/redis.sock --own-uid --mode enforce --playbooks ./mine`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
 	}
@@ -61,11 +61,11 @@ the default, nothing is touched and the ledger tells what would have been done.`
 	f.StringVar(&r.zone, "timezone", "", "`zone` of timestamps that name none, such as Europe/Berlin (default: the host's)")
 	f.BoolVar(&r.allowVolatile, "allow-volatile", false, "enforce with a Redis that may forget")
 	f.BoolVar(&r.insecureRedis, "insecure-redis", false, "enforce with a Redis that asks for no password")
-	f.BoolVar(&r.ownUID, "own-uid", false, "act only on processes of this user; needs no capability")
+	f.BoolVar(&r.ownUID, "own-uid", false, "act only on processes of this user; to terminate them then needs no capability")
 	f.BoolVar(&r.unfenced, "unfenced", false, "enforce beside replicas of this host that use another --runtime-dir")
 	f.IntVar(&r.waitReplicas, "wait-replicas", 0, "`replicas` of Redis that must know before an at-most-once action begins")
 	f.BoolVar(&r.waitAOF, "wait-aof", false, "the same, with append-only files synced; Redis 7.2 and above")
-	f.StringVar(&r.trace, "trace", "", "append begin and end of every effect to `file`")
+	f.StringVar(&r.trace, "trace", "", "append begin and end of every effect to `file`; what it cannot take is not begun")
 	r.folders.flags(cmd)
 	return cmd
 }
@@ -96,7 +96,9 @@ func (r *responder) run(ctx context.Context) (err error) {
 	if mode == playbook.Observe && checkCapabilities(books, playbook.Enforce, r.ownUID) != nil {
 		r.log.Warn("this process lacks capabilities that enforce would need; what it cannot look at, it reports as refused")
 	}
-	r.redis.PoolSize = r.concurrency + 16 // a renewal must not queue behind the records of all workers
+	// A renewal must not queue behind the records of all workers, who may be twice as many for a
+	// moment: those of a read that was under way while a dead peer was taken over from.
+	r.redis.PoolSize = 2*r.concurrency + 16
 	rdb, err := r.open(ctx)
 	if err != nil {
 		return err

@@ -67,7 +67,7 @@ func (a *app) printStatus(s stream.HostStatus) error {
 		fmt.Fprintf(a.out, ", the newest %s ago", stream.Span(s.At.Sub(s.LastAlert)))
 	}
 	if s.LastSeen.IsZero() {
-		fmt.Fprintln(a.out, "; no sign of life yet")
+		fmt.Fprintln(a.out, "; no responder has reported in")
 	} else {
 		fmt.Fprintf(a.out, "; last sign of life %s ago\n", stream.Span(s.At.Sub(s.LastSeen)))
 	}
