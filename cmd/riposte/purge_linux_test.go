@@ -72,3 +72,18 @@ func TestDeadPurgeAtATerminal(t *testing.T) {
 		}
 	}
 }
+
+// Under systemd, or behind "</dev/null", nobody is there to answer.
+func TestNobodyAnswersFromDevNull(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if terminal(null) {
+		t.Errorf("%s passes for a terminal", os.DevNull)
+	}
+	if _, program := terminalPair(t); !terminal(program) {
+		t.Error("a terminal does not pass for one")
+	}
+}

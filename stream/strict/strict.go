@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,15 +22,15 @@ import (
 const MaxBytes = 1 << 20
 
 // Parse parses one YAML document.
-func Parse(file string, src []byte) (ast.Node, error) {
+func Parse(file string, src []byte) (body ast.Node, err error) {
+	defer unpanic(file, &err)
 	if len(src) > MaxBytes {
 		return nil, fmt.Errorf("%s: %d bytes, more than %d", file, len(src), MaxBytes)
 	}
 	doc, err := parser.ParseBytes(src, 0)
 	if err != nil {
-		return nil, wrap(file, err, nil)
+		return nil, wrap(file, err, nil, nil)
 	}
-	var body ast.Node
 	for _, d := range doc.Docs {
 		switch {
 		case d.Body == nil:
@@ -46,8 +47,9 @@ func Parse(file string, src []byte) (ast.Node, error) {
 }
 
 // Decode fills *into from a node. Fields that *into does not have are errors.
-func Decode(file string, node ast.Node, into any) error {
-	err := yaml.NodeToValue(node, into, yaml.Strict())
+func Decode(file string, node ast.Node, into any) (err error) {
+	defer unpanic(file, &err)
+	err = yaml.NodeToValue(node, into, yaml.Strict())
 	if err == nil {
 		return nil
 	}
@@ -57,7 +59,15 @@ func Decode(file string, node ast.Node, into any) error {
 			return At(file, text, "%v; write it like 300ms, 5s or 1h30m", err)
 		}
 	}
-	return wrap(file, err, into)
+	return wrap(file, err, node, into)
+}
+
+// unpanic makes an error of a panic: the YAML library has some left for texts that nobody
+// writes, and a file that cannot be read must not look like a fault of this program.
+func unpanic(file string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("%s: this is no YAML that can be read: %v", file, p)
+	}
 }
 
 // Find goes down from a node by the names of fields and the indices of sequences, as far
@@ -105,37 +115,65 @@ func at(file string, tk *token.Token, message string) error {
 
 var unknownField = regexp.MustCompile(`unknown field "(.*)"`)
 
-func wrap(file string, err error, into any) error {
+func wrap(file string, err error, node ast.Node, into any) error {
 	var e yaml.Error
 	if !errors.As(err, &e) {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	message := e.GetMessage()
 	if m := unknownField.FindStringSubmatch(message); m != nil {
-		message += Hint(m[1], fieldsOf(reflect.TypeOf(into), map[reflect.Type]bool{}))
+		message += Hint(m[1], fieldsAt(node, reflect.TypeOf(into), e.GetToken()))
 	}
 	return at(file, e.GetToken(), message)
 }
 
-// fieldsOf collects the YAML names of a type and of the structs within it.
-func fieldsOf(t reflect.Type, seen map[reflect.Type]bool) []string {
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
+// fieldsAt are the YAML names of the struct that is being filled where a key stands; nil where
+// it stands nowhere in the node.
+func fieldsAt(node ast.Node, t reflect.Type, key *token.Token) []string {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	if t.Kind() != reflect.Struct || seen[t] {
-		return nil
+	switch n := node.(type) {
+	case *ast.AnchorNode:
+		return fieldsAt(n.Value, t, key)
+	case *ast.SequenceNode:
+		for _, v := range n.Values {
+			if names := fieldsAt(v, t, key); names != nil {
+				return names
+			}
+		}
+	case ast.MapNode:
+		if t.Kind() != reflect.Struct {
+			return nil
+		}
+		names, types := fields(t)
+		for f := n.MapRange(); f.Next(); {
+			name := f.Key().GetToken() // its text is without quotes
+			if name == nil || key == nil {
+				continue
+			}
+			if name.Position.Offset == key.Position.Offset {
+				return names
+			}
+			if i := slices.Index(names, name.Value); i >= 0 {
+				if found := fieldsAt(f.Value(), types[i], key); found != nil {
+					return found
+				}
+			}
+		}
 	}
-	seen[t] = true
-	var names []string
+	return nil
+}
+
+// fields are the YAML names of a struct, and their types.
+func fields(t reflect.Type) (names []string, types []reflect.Type) {
 	for i := range t.NumField() {
 		f := t.Field(i)
-		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-		if name != "" && name != "-" {
-			names = append(names, name)
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "" && name != "-" {
+			names, types = append(names, name), append(types, f.Type)
 		}
-		names = append(names, fieldsOf(f.Type, seen)...)
 	}
-	return names
+	return names, types
 }
 
 // Hint suggests the valid name nearest to a wrong one, or lists what is valid.
@@ -146,8 +184,11 @@ func Hint(wrong string, valid []string) string {
 			best, distance = v, d
 		}
 	}
-	if best != "" {
+	switch {
+	case best != "":
 		return fmt.Sprintf("; did you mean %q?", best)
+	case len(valid) == 0:
+		return ""
 	}
 	return "; valid are " + strings.Join(valid, ", ")
 }

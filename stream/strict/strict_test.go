@@ -23,7 +23,9 @@ func TestErrorsNameThePlace(t *testing.T) {
 		{"name: x\nname: y\n", "f.yaml:2:1: "},
 		{"name: x\n---\nname: y\n", "a second document"},
 		{"", "f.yaml: empty"},
-		{"qqqqqqqqqq: 1\n", "valid are name, steps, grace"},
+		{"qqqqqqqqqq: 1\n", `unknown field "qqqqqqqqqq"; valid are name, steps`},
+		{"name: x\ngrace: 1s\n", `f.yaml:2:1: unknown field "grace"; did you mean "name"?`},
+		{"name: x\nsteps: [{steps: 1s}]\n", `unknown field "steps"; valid are grace`},
 	} {
 		node, err := Parse("f.yaml", []byte(c.src))
 		if err == nil {
