@@ -69,9 +69,9 @@ func (a *app) simulate(ctx context.Context, every time.Duration, count int) (err
 
 // attack starts a chain and reports its end.
 func (a *app) attack(ctx context.Context, decoys *demo.Decoys, chain demo.Chain, stubborn bool) error {
-	began, child := time.Now(), 0
+	began, child := time.Time{}, 0
 	ended, err := decoys.Attack(ctx, chain, stubborn, func(pid int) {
-		child = pid
+		began, child = time.Now(), pid
 		a.log.Info("attack", "parent", chain.Parent, "child", chain.Child, "pid", pid, "ignores_sigterm", stubborn)
 	})
 	if ctx.Err() != nil {

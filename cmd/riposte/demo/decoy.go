@@ -104,8 +104,18 @@ func (d *Decoys) Attack(ctx context.Context, c Chain, stubborn bool, started fun
 	return ended, err
 }
 
+// parentAge is how long the first process of a chain has been running when it starts the second.
+// A real one has for days. A sensor that polls must have seen it as it is before that: else it
+// cannot be sure that it was not another program then.
+const parentAge = time.Second
+
 // Parent is the main function of the first process of a chain.
 func Parent(ctx context.Context, out io.Writer, nonce, child, stubborn string) error {
+	select {
+	case <-time.After(parentAge):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	cmd := exec.CommandContext(ctx, child, "decoy", "child", nonce, stubborn)
 	cmd.Env = []string{}
 	start := func() error {
