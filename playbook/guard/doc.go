@@ -9,8 +9,11 @@
 // the services through which a host is reached and run (sshd, the container runtimes,
 // systemd); the Redis server. A service is recognised by its executable, root's own and
 // writable by root alone, and by its user, root, never by its name: anyone can call
-// himself sshd. The Redis server is recognised by its executable only, because Debian runs
-// it as a user of its own.
+// himself sshd. The Redis server is recognised by its executable alone, because Debian runs
+// it as a user of its own; but only in Riposte's own user namespace, and under a name that
+// root's mounts give it. So whoever may run a real redis-server has a process that is not
+// touched, and --loadmodule makes it do what he likes; and one in a user namespace of its
+// own (rootless containers) is not protected.
 //
 // Addresses: loopback, link-local, multicast, unspecified and broadcast; the host's own;
 // its gateways and resolvers; the Redis servers; the SSH clients in whose sessions Riposte

@@ -13,9 +13,12 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"riposte/playbook/action"
 	"riposte/playbook/guard"
 	"riposte/stream/proc"
+	"riposte/test/namespace"
 	"riposte/test/need"
 )
 
@@ -24,10 +27,16 @@ const nobody = 65534
 // start starts a program that says so once it runs, and returns it. It is the test's own.
 func start(t *testing.T, uid uint32, argv ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	if uid != 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		return startAs(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}, argv...)
 	}
+	return startAs(t, nil, argv...)
+}
+
+func startAs(t *testing.T, attr *syscall.SysProcAttr, argv ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+	cmd.SysProcAttr = attr
 	cmd.Dir = "/"
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -101,6 +110,7 @@ func TestServices(t *testing.T) {
 		{"sshd", 0, 0o755, nobody, ""},
 		{"cat", 0, 0o755, 0, ""},
 		{"containerd-shim-runc-v2", 0, 0o755, 0, "service of this host"},
+		{"k3s", 0, 0o755, 0, "service of this host (k3s)"}, // also what its containerd is called
 		{"sshd2", 0, 0o755, 0, ""},
 		{"redis-server", 0, 0o755, nobody, "the Redis server"},
 		{"redis-check-rdb", 0, 0o755, 0, "the Redis server"}, // what redis-server links to on Debian
@@ -116,6 +126,72 @@ func TestServices(t *testing.T) {
 		os.Remove(path)
 		expect(t, what+", deleted", (&guard.Floor{}).Process(stat(t, pid)), c.why)
 	}
+}
+
+// TestServersOfOwnMaking runs cat under the name of the Redis server as anybody can, who is
+// root in a user namespace of his own; and as a container does, which root has started.
+func TestServersOfOwnMaking(t *testing.T) {
+	if !namespace.Enter(t) {
+		return
+	}
+	name := program(t, "redis-server", nobody, 0o755)
+	bind := []string{need.Binary(t, "sh"), "-c", `mount --bind "$1" "$2" && exec "$2"`, "sh", program(t, "cat", 0, 0o755), name}
+	floor := &guard.Floor{}
+	for _, c := range []struct {
+		whose string
+		flags uintptr
+		why   string
+	}{
+		{"a user's", unix.CLONE_NEWUSER, ""},
+		{"a container's", 0, "the Redis server"},
+	} {
+		attr := &syscall.SysProcAttr{Cloneflags: c.flags, Unshareflags: unix.CLONE_NEWNS}
+		if c.flags != 0 {
+			ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: nobody, Size: 1}}
+			attr.UidMappings, attr.GidMappings, attr.Credential = ids, ids, &syscall.Credential{NoSetGroups: true}
+		}
+		inside := startAs(t, attr, bind...).Process.Pid
+		expect(t, c.whose, floor.Process(stat(t, inside)), c.why)
+		outside := start(t, 0, fmt.Sprintf("/proc/%d/root%s", inside, name)).Process.Pid
+		if exe, err := proc.ReadExe(outside); err != nil || exe != name {
+			t.Errorf("outside runs %s, %v", exe, err)
+		}
+		expect(t, c.whose+", run from outside", floor.Process(stat(t, outside)), "")
+	}
+}
+
+// TestExecutableOutOfSight runs cat from where root cannot look at it: from a user's file
+// system, and from a path that is too long. Neither makes a process immune.
+func TestExecutableOutOfSight(t *testing.T) {
+	if !namespace.Enter(t) {
+		return
+	}
+	body, err := os.ReadFile(need.Binary(t, "cat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := userFS(t, nobody, body)
+	// Not from here: the runtime may stand still between fork and exec, and answers.
+	pid := start(t, nobody, "sh", "-c", `exec "$0"`, dir+"/program").Process.Pid
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid)); !errors.Is(err, unix.EACCES) {
+		t.Errorf("root can look at it: %v", err)
+	}
+	expect(t, "a user's file system", (&guard.Floor{}).Process(stat(t, pid)), "")
+
+	// Half of the path is there when it starts, and the other half is put before that.
+	half := strings.Repeat("/"+strings.Repeat("x", 250), 10)
+	first, second := t.TempDir(), t.TempDir()
+	if err := errors.Join(os.MkdirAll(first+half, 0o755), os.MkdirAll(second+half, 0o755), os.WriteFile(second+half+"/cat", body, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	pid = start(t, 0, second+half+"/cat").Process.Pid
+	if err := os.Rename(second, first+half+"/second"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := proc.ReadExe(pid); !errors.Is(err, unix.ENAMETOOLONG) {
+		t.Errorf("the path is not too long: %v", err)
+	}
+	expect(t, "a long path", (&guard.Floor{}).Process(stat(t, pid)), "")
 }
 
 func TestKin(t *testing.T) {

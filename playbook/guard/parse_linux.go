@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -116,4 +117,31 @@ func parseUID(status []byte) (int, error) {
 		return strconv.Atoi(f[1])
 	}
 	return 0, fmt.Errorf("no line Uid in the status of a process")
+}
+
+// parseMounted says whether a file, by its /proc/PID/fdinfo/FD, is on one of the mounts in
+// a /proc/PID/mountinfo, see proc(5), and that one not a FUSE mount of a user's.
+func parseMounted(info, mounts []byte) (bool, error) {
+	id := ""
+	for line := range strings.Lines(string(info)) {
+		if rest, ok := strings.CutPrefix(line, "mnt_id:"); ok {
+			id = strings.TrimSpace(rest)
+		}
+	}
+	if id == "" {
+		return false, fmt.Errorf("no line mnt_id of an open file (needs Linux 3.15)")
+	}
+	for line := range strings.Lines(string(mounts)) {
+		head, tail, ok := strings.Cut(line, " - ") // type, source and options of the file system
+		if mount, _, _ := strings.Cut(head, " "); mount != id {
+			continue
+		}
+		f := strings.Fields(tail)
+		if !ok || len(f) < 2 {
+			return false, fmt.Errorf("mount without a file system: %q", line)
+		}
+		root := slices.Contains(strings.Split(f[len(f)-1], ","), "user_id=0")
+		return !strings.HasPrefix(f[0], "fuse") || root, nil
+	}
+	return false, nil
 }

@@ -65,6 +65,22 @@ func TestParsers(t *testing.T) {
 			t.Errorf("%q: got %d, %v; want %s", in, uid, err, want)
 		}
 	}
+	const info = "pos:\t0\nflags:\t012000000\nmnt_id:\t29\nino:\t3\n"
+	mounts := "290 1 0:1 / / rw - fuse x rw,user_id=7\n29 1 8:1 / / rw,relatime shared:1 - "
+	for in, want := range map[string]string{
+		mounts + "ext4 /dev/vda1 rw\n": "true <nil>", mounts + "overlay rw\n": "true <nil>",
+		mounts + "fuse.x user_id=0 rw,user_id=1000,group_id=0\n": "false <nil>",
+		mounts + "fuseblk x rw,user_id=0,group_id=0\n":           "true <nil>",
+		"30 1 8:1 / / rw - ext4 x rw\n":                          "false <nil>", "": "false <nil>",
+		"29 1 8:1 / / rw\n": "false mount without", mounts + "ext4\n": "false mount without",
+	} {
+		if ok, err := parseMounted([]byte(info), []byte(in)); !strings.HasPrefix(fmt.Sprint(ok, " ", err), want) {
+			t.Errorf("%q: got %t, %v; want %s", in, ok, err, want)
+		}
+	}
+	if ok, err := parseMounted([]byte("pos:\t0\n"), []byte(mounts)); ok || err == nil {
+		t.Errorf("a file without a mount: %t, %v", ok, err)
+	}
 	for in, want := range map[string]string{"192.0.2.10/24": "192.0.2.255", "10.1.2.3/8": "10.255.255.255", "192.0.2.130/26": "192.0.2.191", "192.0.2.1/30": "192.0.2.3"} {
 		if got := broadcast(netip.MustParsePrefix(in)); got.String() != want {
 			t.Errorf("broadcast of %s: got %s, want %s", in, got, want)
@@ -73,7 +89,7 @@ func TestParsers(t *testing.T) {
 }
 
 func FuzzParsers(f *testing.F) {
-	for _, seed := range []string{routes4(), routes6, status, "nameserver 192.0.2.1\n", "SSH_CLIENT=192.0.2.1 1 2\x00"} {
+	for _, seed := range []string{routes4(), routes6, status, "nameserver 192.0.2.1\n", "SSH_CLIENT=192.0.2.1 1 2\x00", "29 1 8:1 / / rw - fuse x rw,user_id=0\n"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -90,6 +106,9 @@ func FuzzParsers(f *testing.F) {
 					t.Errorf("%s: an invalid address", name)
 				}
 			}
+		}
+		if ok, err := parseMounted([]byte("mnt_id:\t29\n"), raw); ok && (err != nil || !strings.Contains(string(raw), "29 ")) {
+			t.Errorf("a mount out of nowhere, %v", err)
 		}
 		if _, err := parseUID(raw); err == nil && !strings.Contains(string(raw), "Uid:") {
 			t.Error("a user out of nowhere")

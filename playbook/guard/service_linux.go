@@ -15,10 +15,12 @@ import (
 )
 
 // services are the executables of what a host is reached and run by, where root runs
-// them. A trailing * stands for any ending.
+// them. A trailing * stands for any ending. A name that is a link does not count but what
+// it links to: k3s goes by containerd and k3s-server, dropbear may be dropbearmulti.
 var services = []string{
-	"sshd", "sshd-session", "sshd-auth", "dropbear",
-	"dockerd", "containerd", "containerd-shim*", "runc", "crun", "crio", "conmon", "podman", "kubelet",
+	"sshd", "sshd-session", "sshd-auth", "dropbear", "dropbearmulti",
+	"dockerd", "containerd", "containerd-shim*", "runc", "crun", "crio", "conmon", "conmonrs", "podman", "lxd", "incusd",
+	"kubelet", "kubelite", "k3s", "k0s", "rke2",
 	"systemd", "systemd-journald", "systemd-logind", "systemd-udevd",
 }
 
@@ -26,34 +28,47 @@ var services = []string{
 // Debian's redis-server is a link to redis-check-rdb.
 var servers = []string{"redis-server", "redis-check-rdb", "valkey-server", "valkey-check-rdb"}
 
-// service refuses a process that runs the executable of a service. Both lists count only
-// where none but root can have written the file.
+// service refuses a process that runs the executable of a service.
 func service(st proc.Stat) error {
-	name, rootOnly, err := executable(st)
+	what, err := role(st)
 	if err != nil {
 		return action.Refuse("the executable of PID %d cannot be read: %v", st.PID, err)
 	}
-	if !rootOnly {
-		return nil
-	}
-	if oneOf(servers, name) {
-		return action.Refuse("PID %d is the Redis server (%s)", st.PID, name)
-	}
-	if !oneOf(services, name) {
-		return nil
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", st.PID))
-	if err != nil {
-		return action.Refuse("the user of PID %d cannot be read: %v", st.PID, err)
-	}
-	uid, err := parseUID(status)
-	if err != nil {
-		return action.Refuse("the user of PID %d cannot be read: %v", st.PID, err)
-	}
-	if uid == 0 {
-		return action.Refuse("PID %d is a service of this host (%s)", st.PID, name)
+	if what != "" {
+		return action.Refuse("PID %d is %s", st.PID, what)
 	}
 	return nil
+}
+
+// role says which service a process is, if it is one. The name is looked at first, and
+// then whose the process is, for some file systems are a user's own program: it answers
+// for the file what he likes, or never, or not to root.
+func role(st proc.Stat) (string, error) {
+	exe, err := openExe(st)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(exe.fd)
+	name, err := exe.name()
+	if err != nil {
+		return "", err
+	}
+	var what string
+	var genuine func() (bool, error)
+	switch {
+	case oneOf(servers, name):
+		what, genuine = "the Redis server", exe.rootMounted
+	case oneOf(services, name):
+		what, genuine = "a service of this host", func() (bool, error) { return rootRuns(st) }
+	default:
+		return "", nil
+	}
+	for _, test := range []func() (bool, error){genuine, exe.rootOnly} {
+		if passed, err := test(); err != nil || !passed {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("%s (%s)", what, name), nil
 }
 
 func oneOf(list []string, name string) bool {
@@ -66,47 +81,89 @@ func oneOf(list []string, name string) bool {
 	return false
 }
 
-// executable is the base name of what a process runs, and whether the file is root's and
-// writable by root alone. Both are read of one open file, so that they belong together.
-func executable(st proc.Stat) (name string, rootOnly bool, err error) {
-	fd, err := openExe(st)
+func rootRuns(st proc.Stat) (bool, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", st.PID))
 	if err != nil {
-		return "", false, err
+		return false, err
 	}
-	defer unix.Close(fd)
-	var file unix.Stat_t
-	if err := unix.Fstat(fd, &file); err != nil {
-		return "", false, err
-	}
-	target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil {
-		return "", false, err
-	}
-	const othersWrite = 0o022
-	return path.Base(strings.TrimSuffix(target, " (deleted)")), file.Uid == 0 && file.Mode&othersWrite == 0, nil
+	uid, err := parseUID(status)
+	return uid == 0, err
+}
+
+// executable is what a process runs. All that is asked of the file is asked of one open
+// descriptor, so that it belongs together.
+type executable struct {
+	fd   int
+	task string // the folder in /proc of a thread that runs it
 }
 
 // openExe opens the executable, deleted or not, without any right to read it. A process
 // whose first thread has exited looks like a zombie and shows no executable of its own;
 // its other threads still do.
-func openExe(st proc.Stat) (int, error) {
-	files := []string{fmt.Sprintf("/proc/%d/exe", st.PID)}
+func openExe(st proc.Stat) (executable, error) {
+	self := fmt.Sprintf("/proc/%d", st.PID)
+	tasks := []string{self}
 	if st.Zombie() {
-		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", st.PID))
+		threads, err := os.ReadDir(self + "/task")
 		if err != nil {
-			return -1, err
+			return executable{}, err
 		}
-		for _, task := range tasks {
-			files = append(files, fmt.Sprintf("/proc/%d/task/%s/exe", st.PID, task.Name()))
+		for _, thread := range threads {
+			tasks = append(tasks, self+"/task/"+thread.Name())
 		}
 	}
 	var errs error
-	for _, file := range files {
-		fd, err := unix.Open(file, unix.O_PATH|unix.O_CLOEXEC, 0)
+	for _, task := range tasks {
+		fd, err := unix.Open(task+"/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err == nil {
-			return fd, nil
+			return executable{fd, task}, nil
 		}
-		errs = errors.Join(errs, fmt.Errorf("%s: %w", file, err))
+		errs = errors.Join(errs, fmt.Errorf("%s/exe: %w", task, err))
 	}
-	return -1, errs
+	return executable{}, errs
+}
+
+// name is the base name. It is empty where the path is longer than the kernel shows, as
+// anybody can make one and no service has.
+func (e executable) name() (string, error) {
+	target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(e.fd))
+	if errors.Is(err, unix.ENAMETOOLONG) {
+		return "", nil
+	}
+	return path.Base(strings.TrimSuffix(target, " (deleted)")), err
+}
+
+// rootOnly says that the file is root's and writable by root alone.
+func (e executable) rootOnly() (bool, error) {
+	var file unix.Stat_t
+	if err := unix.Fstat(e.fd, &file); err != nil {
+		return false, err
+	}
+	const othersWrite = 0o022
+	return file.Uid == 0 && file.Mode&othersWrite == 0, nil
+}
+
+// rootMounted says that the file has its name from a file system that root mounted. Anyone
+// is root in a user namespace of his own, where he may bind /usr/bin/perl to any name, and
+// run it from outside, too, through /proc/PID/root. So the process must be in this
+// process's user namespace and the file on a mount of that process's own mount namespace,
+// which then is root's work; containers have one each. The same goes for a FUSE mount that
+// is not root's.
+func (e executable) rootMounted() (bool, error) {
+	var own, its unix.Stat_t
+	if err := errors.Join(unix.Stat("/proc/self/ns/user", &own), unix.Stat(e.task+"/ns/user", &its)); err != nil {
+		return false, fmt.Errorf("user namespace: %w", err)
+	}
+	if own.Dev != its.Dev || own.Ino != its.Ino {
+		return false, nil
+	}
+	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(e.fd))
+	if err != nil {
+		return false, err
+	}
+	mounts, err := os.ReadFile(e.task + "/mountinfo")
+	if err != nil {
+		return false, err
+	}
+	return parseMounted(info, mounts)
 }
