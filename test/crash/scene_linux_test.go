@@ -119,11 +119,17 @@ func (s *scene) start(crash string, more ...string) *replica {
 // publish XADDs the alert.
 func (s *scene) publish() {
 	s.t.Helper()
+	s.publishAbout(alertID, s.decoy)
+}
+
+// publishAbout XADDs an alert about a process, which may be nil.
+func (s *scene) publishAbout(id stream.AlertID, d *decoy) {
+	s.t.Helper()
 	a := &stream.Alert{
-		ID: alertID, Host: string(s.host), Source: "crash", Level: "HIGH", Title: s.t.Name(),
+		ID: id, Host: string(s.host), Source: "crash", Level: "HIGH", Title: s.t.Name(),
 		Timestamp: time.Now().UTC().Format(time.RFC3339Nano),
 	}
-	if d := s.decoy; d != nil {
+	if d != nil {
 		info, err1 := proc.Read(d.pid)
 		boot, err2 := proc.BootID()
 		ns, err3 := proc.Namespace()
