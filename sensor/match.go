@@ -26,8 +26,11 @@ func (m *matcher) byName(child, parent *snapshot) bool {
 	if len(m.Child) > 0 && !m.child.match(child) {
 		return false
 	}
-	if len(m.Parent) > 0 && (parent == nil || !m.parent.match(parent)) {
+	if len(m.Parent) > 0 && (parent == nil || !m.parent.matchParent(parent)) {
 		return false
+	}
+	if len(m.Parent) > 0 && len(m.exe) > 0 && child.exe == parent.exe {
+		return false // a server's own fork is no program that it ran
 	}
 	return len(m.exe) == 0 || anyMatch(m.exe, strings.ReplaceAll(child.exe, `\`, "/"))
 }
@@ -66,8 +69,24 @@ func (n *names) add(pattern string) {
 	n.literal[strings.TrimSuffix(strings.ToLower(pattern), ".exe")] = true
 }
 
-func (n *names) match(s *snapshot) bool {
-	for _, key := range s.keys {
+func (n *names) match(s *snapshot) bool { return n.matchAny(s.keys[:]) }
+
+// matchParent leaves out what a shell is called: its script chose that name.
+func (n *names) matchParent(s *snapshot) bool {
+	if scripted[s.keys[shortExe]] {
+		return n.matchAny(s.keys[shortExe : shortExe+1])
+	}
+	return n.match(s)
+}
+
+// scripted are the executables that run scripts under the script's name.
+var scripted = map[string]bool{
+	"sh": true, "bash": true, "dash": true, "ash": true, "ksh": true, "ksh93": true, "mksh": true,
+	"zsh": true, "csh": true, "tcsh": true, "fish": true, "busybox": true,
+}
+
+func (n *names) matchAny(keys []string) bool {
+	for _, key := range keys {
 		if key != "" && (n.literal[key] || anyMatch(n.globs, key)) {
 			return true
 		}

@@ -44,6 +44,7 @@ type outbox struct {
 	alerts    []*stream.Alert
 	published uint64
 	dropped   uint64
+	early     int    // dropped since a batch was taken: from its front
 	reported  uint64 // of dropped: said in the log
 }
 
@@ -57,6 +58,7 @@ func (o *outbox) add(a *stream.Alert) {
 	if len(o.alerts) >= o.max {
 		o.alerts = append(o.alerts[:0], o.alerts[1:]...)
 		o.dropped++
+		o.early++
 	}
 	o.alerts = append(o.alerts, a)
 	o.mu.Unlock()
@@ -138,16 +140,19 @@ func (o *outbox) publish(ctx context.Context) error {
 func (o *outbox) take() []*stream.Alert {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.early = 0
 	return slices.Clone(o.alerts[:min(len(o.alerts), maxBatch)])
 }
 
-// settle removes as many alerts as have been published, all but the unfit ones. If some of
-// those were dropped meanwhile, then the full outbox gives up others in their place: the
-// oldest that are left, and as many as were counted.
+// settle removes the alerts of a batch, which have been published, all but the unfit ones.
+// Those that were dropped meanwhile are gone already, and were not lost after all.
 func (o *outbox) settle(n, unfit int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.alerts = append(o.alerts[:0], o.alerts[n:]...)
+	early := min(o.early, n)
+	o.dropped -= uint64(early)
+	o.reported = min(o.reported, o.dropped)
+	o.alerts = append(o.alerts[:0], o.alerts[n-early:]...)
 	o.published += uint64(n - unfit)
 	o.dropped += uint64(unfit)
 	o.reported += uint64(unfit)

@@ -29,10 +29,12 @@ type Rule struct {
 
 	// Parent and Child are names of programs: as the kernel shows them (comm) or the base
 	// name of the executable, whichever matches, because /bin/sh may be dash and an
-	// executable may be a script. "*" and "?" are wildcards, ".exe" may be left out.
+	// executable may be a script. "*" and "?" are wildcards, ".exe" may be left out. A parent
+	// that is a shell goes by its executable alone: a script named nginx is not nginx.
 	Parent []string `yaml:"parent"`
 	Child  []string `yaml:"child"`
-	// Exe are paths of executables. "*" and "?" stop at a slash, "**" does not.
+	// Exe are paths of executables. "*" and "?" stop at a slash, "**" does not. Beside a
+	// Parent, it is another executable than the parent's.
 	Exe []string `yaml:"exe"`
 	// Cmdline are RE2 expressions, searched for in the first 16 KiB of the arguments joined
 	// by spaces. Write (?i) to ignore case, (?s) to have a dot match a line break.
