@@ -373,6 +373,38 @@ func TestBlockAtOnce(t *testing.T) {
 	}
 }
 
+// TestBlockOutOfForce has an operator take the table out of force in the two ways that leave
+// everything in it.
+func TestBlockOutOfForce(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	need.Binary(t, "nft")
+	w := newWire(t, "198.51.100.1", "198.51.100.2", "198.51.100.3")
+	b := block(action.NFTables, "198.51.100.2", time.Hour)
+	apply(t, b, forAlert("a"))
+	outOfForce := func() {
+		t.Helper()
+		w.expect(false)
+		if r, inPlace, err := b.Probe(t.Context(), forAlert("a")); inPlace || err != nil {
+			t.Errorf("probe: %v, %t, %v", r, inPlace, err)
+		}
+	}
+	wake := "nft add table inet riposte"
+	command(t, "nft", "add table inet riposte { flags dormant; }")
+	outOfForce()
+	if r, err := b.Apply(t.Context(), forAlert("a")); err == nil || !strings.Contains(err.Error(), "dormant") || !strings.HasSuffix(err.Error(), wake) {
+		t.Errorf("got %v, %v", r, err)
+	}
+	command(t, strings.Fields(wake)...)
+	w.expect(true)
+	command(t, "nft", "insert", "rule", "inet", "riposte", "input", "accept")
+	command(t, "nft", "insert", "rule", "inet", "riposte", "output", "accept")
+	outOfForce()
+	apply(t, b, forAlert("a"))
+	w.expect(true)
+}
+
 // TestBlockForGood keeps an element without a timeout, which an operator has put there.
 func TestBlockForGood(t *testing.T) {
 	if !inside(t) {

@@ -2,9 +2,11 @@ package action
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/google/nftables"
@@ -103,8 +105,10 @@ func (n nft) standing(ctx context.Context, addr netip.Addr) (standing, error) {
 	}
 	defer conn.CloseLasting()
 	t := newNFTTable()
-	missing, err := t.missingRules(conn)
-	if err != nil || missing {
+	if asleep, err := t.dormant(conn); err != nil || asleep {
+		return standing{}, err
+	}
+	if whole, err := t.whole(conn); err != nil || !whole {
 		return standing{}, err
 	}
 	return t.element(deadline, addr)
@@ -119,26 +123,44 @@ func (t nftTable) element(deadline time.Time, addr netip.Addr) (standing, error)
 	return s, nil
 }
 
-// missingRules looks for the rules by their tags.
-func (t nftTable) missingRules(conn *nftables.Conn) (bool, error) {
-	found := make(map[string]bool)
+// dormant says that somebody has taken the table out of force, as
+// `nft add table inet riposte { flags dormant; }` does.
+func (t nftTable) dormant(conn *nftables.Conn) (bool, error) {
+	table, err := conn.ListTableOfFamily(t.table.Name, t.table.Family)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read nftables table inet %s: %w", t.table.Name, needsNetAdmin(err))
+	}
+	// The library takes the flags, which are big-endian, for this machine's byte order.
+	const nftTableDormant = 0x1
+	flags := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, table.Flags))
+	return flags&nftTableDormant != 0, nil
+}
+
+// whole says that each chain begins with its rules: one before them could accept what
+// they drop.
+func (t nftTable) whole(conn *nftables.Conn) (bool, error) {
 	for _, chain := range []*nftables.Chain{t.input, t.output} {
 		rules, err := conn.GetRules(t.table, chain)
 		if err != nil {
 			return false, fmt.Errorf("list nftables chain %s: %w", chain.Name, needsNetAdmin(err))
 		}
-		for _, r := range rules {
-			if tag, ok := userdata.GetString(r.UserData, userdata.TypeComment); ok {
-				found[chain.Name+" "+tag] = true
+		for _, want := range nftRules {
+			if want.chain != chain.Name {
+				continue
 			}
+			if len(rules) == 0 {
+				return false, nil
+			}
+			if tag, _ := userdata.GetString(rules[0].UserData, userdata.TypeComment); tag != want.tag {
+				return false, nil
+			}
+			rules = rules[1:]
 		}
 	}
-	for _, r := range nftRules {
-		if !found[r.chain+" "+r.tag] {
-			return true, nil
-		}
-	}
-	return false, nil
+	return true, nil
 }
 
 // block makes the table if it is not whole and puts the address into its set, in one
@@ -151,11 +173,18 @@ func (n nft) block(ctx context.Context, addr netip.Addr, ttl time.Duration, aler
 	}
 	defer conn.CloseLasting()
 	t := newNFTTable()
-	missing, err := t.missingRules(conn)
+	asleep, err := t.dormant(conn)
 	if err != nil {
 		return err
 	}
-	if missing {
+	if asleep {
+		return errors.New("nftables table inet riposte has the flag dormant and drops nothing; to wake it: nft add table inet riposte")
+	}
+	whole, err := t.whole(conn)
+	if err != nil {
+		return err
+	}
+	if !whole {
 		if err := t.create(conn); err != nil {
 			return err
 		}
