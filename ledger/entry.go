@@ -111,6 +111,10 @@ type Entry struct {
 	Body   Body
 }
 
+// Published is when the delivery that the entry answers for was added, on Redis's clock. What
+// the alert itself says of its time is the sender's word. Zero where that delivery is gone.
+func (e Entry) Published() time.Time { return stream.Delivery{StreamID: e.Header.StreamID}.When() }
+
 // ParseEntry reads an entry as it is stored.
 func ParseEntry(raw []byte) (Header, Body, error) {
 	line, rest, ok := bytes.Cut(raw, []byte("\n"))

@@ -85,7 +85,7 @@ func (r *Reader) parse(id stream.AlertID, raw []byte) (Entry, error) {
 	return e, err
 }
 
-// List returns all entries in the order in which their alerts were seen, then by ID, and
+// List returns all entries in the order in which their alerts were published, then by ID, and
 // the IDs of those that cannot be read: the audit says more about them.
 func (r *Reader) List(ctx context.Context) (entries []Entry, unreadable []stream.AlertID, err error) {
 	entries = []Entry{}
@@ -111,7 +111,7 @@ func (r *Reader) List(ctx context.Context) (entries []Entry, unreadable []stream
 	})
 	slices.Sort(unreadable)
 	slices.SortFunc(entries, func(a, b Entry) int {
-		return cmp.Or(a.Body.Seen.Compare(b.Body.Seen), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(a.Published().Compare(b.Published()), cmp.Compare(a.ID, b.ID))
 	})
 	return entries, unreadable, err
 }

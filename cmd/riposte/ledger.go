@@ -147,11 +147,11 @@ func (b *booking) printEntries(entries []ledger.Entry) error {
 			outcomes = append(outcomes, s.Step+" "+outcome)
 		}
 		rows[i] = []string{
-			e.Body.Seen.Local().Format(time.DateTime), string(e.ID), e.Body.Level, state, strings.Join(outcomes, ", "),
+			e.Published().Local().Format(time.DateTime), string(e.ID), e.Body.Level, state, strings.Join(outcomes, ", "),
 			strconv.Itoa(e.Attempts()), strconv.Itoa(e.Header.Duplicates), e.Body.Title,
 		}
 	}
-	return b.table([]string{"SEEN", "ID", "LEVEL", "STATE", "STEPS", "ATTEMPTS", "DUPLICATES", "TITLE"}, rows)
+	return b.table([]string{"PUBLISHED", "ID", "LEVEL", "STATE", "STEPS", "ATTEMPTS", "DUPLICATES", "TITLE"}, rows)
 }
 
 func newLedgerShowCmd(b *booking) *cobra.Command {

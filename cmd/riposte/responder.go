@@ -140,7 +140,7 @@ func (r *responder) run(ctx context.Context) (err error) {
 	}
 	var upkeep sync.WaitGroup
 	maintaining, stop := context.WithCancel(ctx) // until the replica has stopped, for whatever reason
-	upkeep.Go(func() { maintain(maintaining, r.log, m.gate, mode) })
+	upkeep.Go(func() { maintain(maintaining, r.log, m.gate) })
 	err = errors.Join(replica.Run(ctx), m.life.Retire())
 	stop()
 	upkeep.Wait()
@@ -225,12 +225,13 @@ const (
 
 // maintain does what time alone asks for: firewall rules that cannot expire by themselves,
 // and receipts that nobody can ask for any more.
-func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, mode playbook.Mode) {
+func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate) {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
 	var cleaned time.Time
 	for {
-		if mode == playbook.Enforce && runtime.GOOS == "linux" && os.Geteuid() == 0 {
+		// Also where this replica only observes: what was blocked before must end all the same.
+		if runtime.GOOS == "linux" && os.Geteuid() == 0 {
 			if n, err := action.SweepExpired(ctx); err != nil && ctx.Err() == nil {
 				log.Warn("expired iptables rules not removed", "err", err)
 			} else if n > 0 {
