@@ -19,7 +19,7 @@
 //
 // Three quarters of the kills are aimed: the killer reads the trace along and waits a moment
 // for a replica that is inside an effect, or, after it has dropped all connections to Redis,
-// for one that has closed an outcome and not recorded it. It spares a replica that holds an
+// for one that has closed an outcome and not recorded it. It spares a replica that has an
 // alert which has lost three holders already, because one that loses five is poison, and is
 // buried, as it should be.
 //

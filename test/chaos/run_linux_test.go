@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -307,12 +308,26 @@ func (r *run) kill(ctx context.Context) {
 		victim = prey
 	}
 	r.follow(ctx) // it may have taken over a fragile alert meanwhile
-	if r.journal.fragile(victim) {
+	if r.journal.fragile(victim) || r.overdelivered(ctx, victim) {
 		return
 	}
 	if victim.kill(); victim.killed {
 		r.kills++
 	}
+}
+
+// overdelivered says whether a replica was delivered an alert that must not lose many more
+// holders: also those count that have died before they began it, of whom the journal does
+// not tell.
+func (r *run) overdelivered(ctx context.Context, victim *replica) bool {
+	r.t.Helper()
+	ctx, cancel := r.faults.patient(ctx)
+	defer cancel()
+	rows, err := r.rdb.XPendingExt(ctx, &redis.XPendingExtArgs{
+		Stream: stream.Host(host).AlertsKey(), Group: string(stream.DefaultGroup), Start: "-", End: "+", Count: 1000, Consumer: victim.name(),
+	}).Result()
+	r.faults.excuse("look at what is pending", err)
+	return slices.ContainsFunc(rows, func(p redis.XPendingExt) bool { return p.RetryCount > spareAfter })
 }
 
 // moments are how many kills fell at a bad moment, by what the dead left in the trace.
