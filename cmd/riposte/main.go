@@ -21,9 +21,19 @@ func main() {
 // run is the whole program but for the exit. The first SIGINT, SIGTERM or SIGHUP asks the
 // command to finish, the second one ends the process.
 func run(ctx context.Context, args []string, env func(string) (string, bool), in io.Reader, out, errw io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(ctx, endings()...)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	a := &app{in: in, out: out, errw: errw, env: env}
 	return a.run(ctx, args)
+}
+
+// endings are the signals that ask for an end. Of a hang-up, whoever starts riposte with nohup
+// says that it is none.
+func endings() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }

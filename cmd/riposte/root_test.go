@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"os"
+	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -160,5 +164,17 @@ func TestLogFlags(t *testing.T) {
 	var line struct{ Level, Msg string }
 	if err := json.Unmarshal(errw.Bytes(), &line); err != nil || line.Msg != "loud" {
 		t.Errorf("got %q, %v", errw.String(), err)
+	}
+}
+
+// A hang-up ends a command in good order, but not one that was started with nohup.
+func TestHangUp(t *testing.T) {
+	if !signal.Ignored(syscall.SIGHUP) && !slices.Contains(endings(), os.Signal(syscall.SIGHUP)) {
+		t.Error("a hang-up ends nothing")
+	}
+	signal.Ignore(syscall.SIGHUP) // as nohup does
+	defer signal.Reset(syscall.SIGHUP)
+	if slices.Contains(endings(), os.Signal(syscall.SIGHUP)) {
+		t.Error("nohup is of no use")
 	}
 }
