@@ -340,13 +340,11 @@ func burial(t *testing.T, action, outcome string, closed ...string) {
 	}
 }
 
-// heldByTheDead publishes the alert a-1 and leaves it as it is when its holder has died, after
-// other holders before. It returns the holder's gate and token.
-func heldByTheDead(t *testing.T, rdb *redis.Client, runtime, book string, deaths int, change func(*ledger.Body)) (*gate.Gate, gate.Token) {
+// taken publishes the alert a-1, which a consumer reads, and plans for it.
+func taken(t *testing.T, rdb *redis.Client, by, book string) (a *stream.Alert, streamID string, plan ledger.Body) {
 	t.Helper()
-	const dead = "h1-1-dead"
 	publish(t, rdb, `{"id":"a-1","level":"HIGH"}`)
-	consumer := stream.NewConsumer(rdb, host, group, dead)
+	consumer := stream.NewConsumer(rdb, host, group, by)
 	if err := consumer.Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -354,12 +352,19 @@ func heldByTheDead(t *testing.T, rdb *redis.Client, runtime, book string, deaths
 	if err != nil || len(ds) != 1 {
 		t.Fatal(ds, err)
 	}
-	a, _, err := ds[0].Alert()
-	if err != nil {
+	if a, _, err = ds[0].Alert(); err != nil {
 		t.Fatal(err)
 	}
 	planner := &playbook.Planner{Host: host, Playbooks: decode(t, book), Mode: playbook.Enforce, MaxAge: time.Hour, Zone: time.UTC}
-	plan := planner.Plan(a, ds[0].When(), time.Now())
+	return a, ds[0].StreamID, planner.Plan(a, ds[0].When(), time.Now())
+}
+
+// heldByTheDead publishes the alert a-1 and leaves it as it is when its holder has died, after
+// other holders before. It returns the holder's gate and token.
+func heldByTheDead(t *testing.T, rdb *redis.Client, runtime, book string, deaths int, change func(*ledger.Body)) (*gate.Gate, gate.Token) {
+	t.Helper()
+	const dead = "h1-1-dead"
+	a, streamID, plan := taken(t, rdb, dead, book)
 	if change != nil {
 		change(&plan)
 	}
@@ -373,7 +378,7 @@ func heldByTheDead(t *testing.T, rdb *redis.Client, runtime, book string, deaths
 	}
 	t.Cleanup(func() { g.Close() })
 	token := gate.Token{Epoch: uint64(time.Now().UnixMicro()), Nonce: "n"}
-	entry := fmt.Sprintf("held %d %d %s %s 0 0 %d %s %s %s\n%s", token.Epoch, time.Now().Add(time.Hour).UnixMicro(), dead, token.Nonce, deaths, a.Digest(), ds[0].StreamID, g.ID(), body)
+	entry := fmt.Sprintf("held %d %d %s %s 0 0 %d %s %s %s\n%s", token.Epoch, time.Now().Add(time.Hour).UnixMicro(), dead, token.Nonce, deaths, a.Digest(), streamID, g.ID(), body)
 	if err := rdb.Set(t.Context(), host.LedgerKey(group, "a-1"), entry, 0).Err(); err != nil {
 		t.Fatal(err)
 	}

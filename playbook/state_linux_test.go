@@ -11,7 +11,6 @@ import (
 	"riposte/ledger"
 	"riposte/playbook"
 	"riposte/playbook/gate"
-	"riposte/stream"
 	"riposte/test/redistest"
 )
 
@@ -38,21 +37,8 @@ match: "true"
 steps:
   - {name: once, action: run_script, with: {argv: [/usr/bin/touch, ` + file + `]}}
 `
-			publish(t, rdb, `{"id":"a-1","level":"HIGH"}`)
-			consumer := stream.NewConsumer(rdb, host, group, "h1-1-gone")
-			if err := consumer.Ensure(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			ds, err := consumer.Read(t.Context(), 1)
-			if err != nil || len(ds) != 1 {
-				t.Fatal(ds, err)
-			}
-			a, _, err := ds[0].Alert()
-			if err != nil {
-				t.Fatal(err)
-			}
-			planner := &playbook.Planner{Host: host, Playbooks: decode(t, book), Mode: playbook.Enforce, MaxAge: time.Hour, Zone: time.UTC}
-			body, err := json.Marshal(planner.Plan(a, ds[0].When(), time.Now()))
+			a, streamID, plan := taken(t, rdb, "h1-1-gone", book)
+			body, err := json.Marshal(plan)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,7 +52,7 @@ steps:
 				before = g.ID()
 				g.Close()
 			}
-			entry := fmt.Sprintf("held 5 0 h1-1-gone n 0 0 0 %s %s %s\n%s", a.Digest(), ds[0].StreamID, before, body)
+			entry := fmt.Sprintf("held 5 0 h1-1-gone n 0 0 0 %s %s %s\n%s", a.Digest(), streamID, before, body)
 			if err := rdb.Set(t.Context(), host.LedgerKey(group, "a-1"), entry, 0).Err(); err != nil {
 				t.Fatal(err)
 			}

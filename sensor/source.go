@@ -39,8 +39,9 @@ const (
 // source tells which processes to look at. It does not look at them itself.
 type source interface {
 	// run calls handle, always from one goroutine, for each process there is and then for
-	// what processes do, in the order in which they do it, until ctx ends. It calls ready once, when every process from then on
-	// is seen as well as this source can. It returns nil when ctx has ended.
+	// what processes do, in the order in which they do it, until ctx ends. It calls ready
+	// once, when every process from then on is seen as well as this source can. It returns
+	// nil when ctx has ended.
 	run(ctx context.Context, ready func(), handle func(event)) error
 	// overruns is how often the kernel had more to say than the source could take. Each
 	// time the source looked at all processes again.

@@ -29,6 +29,7 @@
 // Enter never blocks: a blocking flock cannot be cancelled. It returns a *BusyError that
 // names the holder; the caller polls without occupying a worker. A holder that is still
 // inside long after its deadline is frozen or hung, and is ended: see End.
+// A closed receipt needs no waiting: its outcome is final, and is read whoever has the lock.
 //
 // # Life files
 //
