@@ -272,3 +272,25 @@ func (w *world) interrupted(command string, do func()) *ledger.Reader {
 	rdb.AddHook(&between{command: command, do: do})
 	return ledger.NewReader(rdb, w.host, w.group)
 }
+
+// counter counts the commands of a kind that are answered, one after the other.
+type counter struct {
+	command string
+	n       *int
+}
+
+func (c counter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (c counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if cmd.Name() == c.command {
+			*c.n++
+		}
+		return err
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,8 +69,9 @@ func (c *Config) Validate() error {
 // Ledger is one replica's hand on the ledger of a host and group. It is safe for
 // concurrent use.
 type Ledger struct {
-	cfg Config
-	rdb redis.Cmdable
+	cfg     Config
+	rdb     redis.Cmdable
+	commits *commits
 }
 
 // New checks the configuration and returns the ledger.
@@ -77,14 +79,14 @@ func New(rdb redis.Cmdable, cfg Config) (*Ledger, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	return &Ledger{cfg, rdb}, nil
+	return &Ledger{cfg, rdb, &commits{}}, nil
 }
 
 // For is the ledger of another group of the same host.
 func (l *Ledger) For(g stream.Group, owner string) *Ledger {
-	other := *l
+	other := &Ledger{l.cfg, l.rdb, &commits{}}
 	other.cfg.Group, other.cfg.Owner = g, owner
-	return &other
+	return other
 }
 
 // Lease is the length of a lease.
@@ -258,10 +260,14 @@ func (l *Ledger) answer(c Claim, reply any, until Deadline) (Answer, error) {
 	case Run, Resume, Poison:
 		a.Grant = &Grant{
 			ID: c.ID, StreamID: c.StreamID, Token: Token{epoch, c.Nonce}, Prior: word(3),
-			Deadline: until,
+			Deadline: until, Body: c.Body,
 		}
-		if err := json.Unmarshal([]byte(word(4)), &a.Grant.Body); err != nil {
-			return Answer{}, fmt.Errorf("body of the entry: %w", err)
+		a.Grant.Body.Steps = slices.Clone(c.Body.Steps) // they get outcomes; the claim may be sent again
+		if stored := word(4); stored != "" {
+			a.Grant.Body = Body{}
+			if err := json.Unmarshal([]byte(stored), &a.Grant.Body); err != nil {
+				return Answer{}, fmt.Errorf("body of the entry: %w", err)
+			}
 		}
 		return a, nil
 	}
@@ -295,48 +301,6 @@ func (l *Ledger) Renew(ctx context.Context, grants []*Grant) (renewed, lost []*G
 	return renewed, lost, until, nil
 }
 
-// Record writes g.Body, in which step i has just got its outcome. The record of the last
-// step settles the entry and acks the delivery. After an error that is not ErrLost the
-// caller may call Record again with the same arguments.
-func (l *Ledger) Record(ctx context.Context, g *Grant, i int) error {
-	last := true
-	for _, s := range g.Body.Steps {
-		last = last && s.Outcome != ""
-	}
-	s := g.Body.Steps[i]
-	return l.write(ctx, g, "record", last, s, s.Outcome)
-}
-
-// RecordAttempt writes g.Body, in which step i has failed once more and will be tried
-// again, so that a crash does not restart the count.
-func (l *Ledger) RecordAttempt(ctx context.Context, g *Grant, i int, cause error) error {
-	s := g.Body.Steps[i]
-	s.Reason = cause.Error()
-	return l.write(ctx, g, "retry", false, s, "")
-}
-
-func (l *Ledger) write(ctx context.Context, g *Grant, event string, last bool, s Step, outcome string) error {
-	g.Body.Unresolved = g.Body.unresolved()
-	content, final := g.Body, "0"
-	if last {
-		content, final = content.compact(), "1"
-	}
-	body, err := json.Marshal(content)
-	if err != nil {
-		return fmt.Errorf("record %s: %w", g.ID, err)
-	}
-	keys := []string{l.cfg.Host.AlertsKey(), l.cfg.Host.JournalKey(), l.cfg.Host.LedgerKey(l.cfg.Group, g.ID)}
-	reply, err := recordScript.Run(ctx, l.rdb, keys,
-		string(l.cfg.Group), g.Token.Epoch, g.Token.Nonce, g.seq+1, final,
-		l.cfg.Retention.Milliseconds(), l.cfg.Retention.Milliseconds(),
-		event, s.Playbook+"/"+s.Step, outcome, s.Reason, l.cfg.Owner, body).Text()
-	if err := l.outcome("record", g, reply, err); err != nil {
-		return err
-	}
-	g.seq++
-	return nil
-}
-
 // Bury moves the alert to the dead letters and settles it.
 func (l *Ledger) Bury(ctx context.Context, g *Grant, letter stream.DeadLetter) error {
 	g.Body.Unresolved = g.Body.unresolved() // outcomes closed at the gate may have been found
@@ -366,7 +330,7 @@ func (l *Ledger) outcome(what string, g *Grant, reply string, err error) error {
 	case reply == "absent":
 		return fmt.Errorf("%s %s: %w: its entry is gone from Redis", what, g.ID, ErrLost)
 	}
-	return fmt.Errorf("%s %s: reply %q of another version", what, g.ID, reply)
+	return fmt.Errorf("%s %s: unexpected reply %q; look at its entry with GET", what, g.ID, reply)
 }
 
 // Release hands a grant back, so that its successor need not wait for the lease.

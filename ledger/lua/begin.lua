@@ -7,10 +7,10 @@
 --       then per alert 7: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
 --       digest, deliveries that never reached a Begin, body, SHA-1 of the delivered alert or ''
 -- Reply per alert {verdict, epoch, n, text, body}:
---       run      granted, nothing of it is stored yet
+--       run      granted; nothing was stored of it, body = '': it is the one that was sent
 --       resume   granted, text = gate of the holders before ('*' if they had several), n = 1 if the last is
 --                proven dead, body = its body; also the answer to a request that is sent again
---       poison   granted, but only to be buried; n = deaths
+--       poison   granted, but only to be buried; n = deaths, body as with run or resume
 --       settled  done, dead or waiting; this delivery has been acked
 --       busy     held by text; n = microseconds left of its lease
 --       conflict another alert owns this ID; nothing was done
@@ -113,7 +113,7 @@ for i = 3, #KEYS do
     verdict = 'resume'
     if deaths >= poison then verdict, n = 'poison', deaths end
   end
-  replies[i - 2] = {verdict, string.format('%.0f', epoch), string.format('%.0f', n), text, stored}
+  replies[i - 2] = {verdict, string.format('%.0f', epoch), string.format('%.0f', n), text, entry and stored or ''}
 end
 
 if #writes > 0 then redis.call('MSET', unpack(writes)) end
