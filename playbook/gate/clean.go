@@ -14,12 +14,12 @@ import (
 // floor first, so that a stale token that would have met a removed receipt meets the floor;
 // once, because whoever was granted something before that has to begin anew.
 func (g *Gate) Clean(before time.Time) (removed int, err error) {
-	for _, root := range []*os.Root{g.run, g.state} {
+	for _, root := range []*folder{g.run, g.state} {
 		if root == nil {
 			continue
 		}
 		for _, dir := range []string{stepDir, targetDir} {
-			n, err := g.cleanFolder(root, dir, before)
+			n, err := g.cleanFolder(root.Root, dir, before)
 			removed += n
 			if err != nil {
 				return removed, fmt.Errorf("clean the gate: %w", err)
@@ -95,7 +95,7 @@ func (g *Gate) raiseFloor(root *os.Root, to uint64) error {
 	if err := lockWait(lock); err != nil {
 		return err
 	}
-	now, err := g.floor(root)
+	now, err := readFloor(root)
 	if err != nil || now >= to {
 		return err
 	}

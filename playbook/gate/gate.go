@@ -2,17 +2,13 @@ package gate
 
 import (
 	"crypto/rand"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"riposte/stream/proc"
@@ -56,22 +52,17 @@ func (e *StaleError) Error() string {
 // Gate is one replica's hand on the host's gate. It is safe for concurrent use.
 type Gate struct {
 	id      string
-	run     *os.Root // runtime folder: life files, receipts, targets
-	state   *os.Root // outlives reboots: receipts of at-most-once steps
+	run     *folder // runtime folder: life files, receipts, targets
+	state   *folder // outlives reboots: receipts of at-most-once steps; nil where there is none
 	replica string
 	self    Holder
 }
-
-const (
-	lifeDir, stepDir, targetDir = "life", "steps", "targets"
-	floorFile, idFile           = "floor", "gate-id"
-)
 
 // Open opens the gate in a runtime folder that all replicas of the host share. stateDir
 // holds what must outlive a reboot; it is created when first needed. replica is this
 // process's consumer name, role its consumer group if it has one.
 func Open(runtimeDir, stateDir, replica, role string) (*Gate, error) {
-	run, err := openFolder(runtimeDir)
+	run, err := openGateFolder(runtimeDir)
 	if err != nil {
 		return nil, err
 	}
@@ -81,18 +72,8 @@ func Open(runtimeDir, stateDir, replica, role string) (*Gate, error) {
 	}
 	g.self.PIDNS, _ = proc.Namespace()
 	if stateDir != "" {
-		if g.state, err = openFolder(stateDir); err != nil {
+		if g.state, err = openGateFolder(stateDir); err != nil {
 			return nil, errors.Join(err, run.Close())
-		}
-	}
-	for _, root := range []*os.Root{g.run, g.state} {
-		if root == nil {
-			continue
-		}
-		for _, dir := range []string{lifeDir, stepDir, targetDir} {
-			if err := root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-				return nil, errors.Join(fmt.Errorf("gate: %w", err), g.Close())
-			}
 		}
 	}
 	if g.id, err = g.readID(); err != nil {
@@ -115,13 +96,13 @@ func (g *Gate) Close() error {
 func (g *Gate) ID() string { return g.id }
 
 func (g *Gate) readID() (string, error) {
-	run, err := randomID(g.run)
+	run, err := randomID(g.run.Root)
 	if err != nil {
 		return "", err
 	}
 	state := ""
 	if g.state != nil {
-		if state, err = randomID(g.state); err != nil {
+		if state, err = randomID(g.state.Root); err != nil {
 			return "", err
 		}
 	}
@@ -185,7 +166,7 @@ type Pass struct {
 // inside, a *StaleError where a newer token has passed, and any other error where the
 // receipt cannot be read or written: then no effect may be begun.
 func (g *Gate) Enter(s Step, token Token) (*Pass, error) {
-	file, err := g.lock(g.folder(s), stepDir, s.Key)
+	file, err := lock(g.folder(s).steps, s.Key)
 	if busy := new(BusyError); errors.As(err, &busy) && busy.closed != nil {
 		// What is closed is final, whoever has the lock: a process that a script left behind, say.
 		return &Pass{gate: g, step: s, token: token, receipt: receipt{closed: busy.closed}}, nil
@@ -211,7 +192,7 @@ func (p *Pass) enter() (err error) {
 	if p.receipt.closed != nil {
 		return nil // its outcome is all that is left to say, whoever asks
 	}
-	floor, err := p.gate.floor(p.gate.folder(p.step))
+	floor, err := readFloor(p.gate.folder(p.step).Root)
 	if err != nil {
 		return err
 	}
@@ -225,7 +206,7 @@ func (p *Pass) enter() (err error) {
 	targets := slices.Clone(p.step.Targets)
 	slices.Sort(targets)
 	for _, t := range slices.Compact(targets) {
-		f, err := p.gate.lock(p.gate.run, targetDir, t)
+		f, err := lock(p.gate.run.targets, t)
 		if err != nil {
 			return err
 		}
@@ -324,67 +305,16 @@ func (p *Pass) sync() error {
 	if err := p.file.Sync(); err != nil || p.size > 0 || runtime.GOOS == "windows" { // which syncs no folders
 		return err
 	}
-	dir, err := p.gate.folder(p.step).Open(stepDir)
+	dir, err := p.gate.folder(p.step).steps.Open(".")
 	if err != nil {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-func (g *Gate) folder(s Step) *os.Root {
+func (g *Gate) folder(s Step) *folder {
 	if s.Durable && g.state != nil {
 		return g.state
 	}
 	return g.run
-}
-
-// lock opens and locks the file of a step or target, without waiting.
-func (g *Gate) lock(root *os.Root, dir, what string) (*os.File, error) {
-	name := dir + "/" + hash(what)
-	for {
-		f, err := root.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("gate: %w", err)
-		}
-		switch ok, err := tryLock(f); {
-		case err != nil:
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", what, err), f.Close())
-		case !ok && fenced:
-			r, _, _ := readReceipt(f) // without the lock: a hint at who holds it
-			return nil, errors.Join(&BusyError{what, r.holder, r.closed}, f.Close())
-		}
-		// Somebody may have unlinked the file between our open and our lock.
-		mine, err1 := f.Stat()
-		there, err2 := root.Lstat(name)
-		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
-			return f, nil
-		}
-		f.Close()
-		if err := errors.Join(err1, err2); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("gate: %w", err)
-		}
-	}
-}
-
-// floor is the epoch at or below which no token passes, because receipts it could have
-// met were removed.
-func (g *Gate) floor(root *os.Root) (uint64, error) {
-	raw, err := root.ReadFile(floorFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("gate floor: %w", err)
-	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("gate floor: %w; remove %s/%s while no responder runs", err, root.Name(), floorFile)
-	}
-	return n, nil
-}
-
-// hash names a file after what it guards, never by an outside string.
-func hash(parts ...string) string {
-	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
-	return hex.EncodeToString(sum[:])
 }

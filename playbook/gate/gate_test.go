@@ -288,7 +288,7 @@ func TestClean(t *testing.T) {
 		}
 	}
 	// One that somebody used since it was looked at is not old.
-	if ok, err := g.cleanFile(g.run, stepDir+"/"+hash("new"), now); ok || err != nil {
+	if ok, err := g.cleanFile(g.run.Root, stepDir+"/"+hash("new"), now); ok || err != nil {
 		t.Errorf("a fresh receipt: removed %v, %v", ok, err)
 	}
 }
@@ -304,7 +304,7 @@ func TestCleanTurnsNobodyAwayTwice(t *testing.T) {
 		if err := h.enter(g, Step{Key: key}, Token{epoch, "n"}).Close("killed", ""); err != nil {
 			t.Fatal(err)
 		}
-		if ok, err := g.cleanFile(g.run, stepDir+"/"+hash(key), time.Now().Add(time.Hour)); !ok || err != nil {
+		if ok, err := g.cleanFile(g.run.Root, stepDir+"/"+hash(key), time.Now().Add(time.Hour)); !ok || err != nil {
 			t.Fatalf("%s: removed %v, %v", key, ok, err)
 		}
 		h.enter(g, Step{Key: "new"}, Token{epoch + 1, "n"}).Leave() // above what was removed

@@ -53,7 +53,7 @@ func (g *Gate) Join() (*Life, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("life file: %w", err), f.Close(), g.run.Remove(temporary))
 	}
-	return &Life{f, g.run, name}, nil
+	return &Life{f, g.run.Root, name}, nil
 }
 
 // Leave removes the life file of a process that stops in good order: it holds nothing, so
