@@ -35,7 +35,7 @@ steps:
 `
 )
 
-func decode(t *testing.T, sources ...string) []*playbook.Playbook {
+func decode(t testing.TB, sources ...string) []*playbook.Playbook {
 	t.Helper()
 	var books []*playbook.Playbook
 	for _, src := range sources {
