@@ -124,7 +124,8 @@ for _, a in ipairs(acks) do
 end
 for _, j in ipairs(journal) do
   redis.call('XADD', KEYS[2], 'MINID', '~', string.format('%.0f', math.max(0, now / 1000 - retention)), '*',
-    'id', j[1], 'group', group, 'event', j[2], 'epoch', string.format('%.0f', j[3]), 'owner', owner, 'from', j[4])
+    'id', j[1], 'group', group, 'event', j[2], 'epoch', string.format('%.0f', j[3]), 'owner', owner, 'from', j[4],
+    'step', '', 'outcome', '', 'reason', '') -- the fields of a record: Redis keeps the names of alike lines once
 end
 -- The pending list then shows who really has it. JUSTID: a grant is not one more delivery.
 -- XCLAIM of an entry deleted from the stream would drop it from the pending list, and a

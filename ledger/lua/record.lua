@@ -46,7 +46,8 @@ for i = 3, #KEYS do replies[i - 2] = check(KEYS[i], 5 + (i - 3) * 9) end
 for _, note in ipairs(notes) do
   local a = note[2]
   redis.call('XADD', KEYS[2], 'MINID', '~', minid, '*', 'id', string.match(note[1], '}:ledger:[^:]+:(.*)$'), 'group', group,
-    'event', note[3], 'epoch', ARGV[a], 'owner', replica, 'step', ARGV[a + 5], 'outcome', ARGV[a + 6], 'reason', ARGV[a + 7])
+    'event', note[3], 'epoch', ARGV[a], 'owner', replica, 'from', '', 'step', ARGV[a + 5], 'outcome', ARGV[a + 6],
+    'reason', ARGV[a + 7]) -- the fields of begin's lines
 end
 for _, write in ipairs(writes) do
   if write[3] then

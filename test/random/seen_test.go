@@ -150,6 +150,9 @@ func waitingLine(id any, until float64) string {
 func journalLine(i int, l line) string {
 	var fields []string
 	for j := 0; j < len(l); j += 2 {
+		if l[j+1] == "" { // as good as none
+			continue
+		}
 		fields = append(fields, fmt.Sprintf("%v=%v", l[j], l[j+1]))
 	}
 	slices.Sort(fields)
