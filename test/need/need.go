@@ -50,9 +50,13 @@ func Docker(t testing.TB) {
 	}
 }
 
+// All says whether RIPOSTE_TEST_ALL=1 promises that everything is there, and forbids to leave
+// anything out.
+func All() bool { return os.Getenv("RIPOSTE_TEST_ALL") == "1" }
+
 func missing(t testing.TB, what string) {
 	t.Helper()
-	if os.Getenv("RIPOSTE_TEST_ALL") == "1" {
+	if All() {
 		t.Fatalf("RIPOSTE_TEST_ALL=1, but this test needs %s", what)
 	}
 	t.Skipf("needs %s", what)
