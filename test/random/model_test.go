@@ -2,7 +2,6 @@ package random
 
 import (
 	"encoding/json"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -15,14 +14,15 @@ import (
 // model is the ledger of one host and group as its documentation has it. It was written
 // from there and not from the scripts, and it knows nothing of how they do it.
 type model struct {
+	*shared
+	group   stream.Group
 	entries map[stream.AlertID]*entry
-	alerts  []*alert // of the stream, the oldest first
-	groups  map[stream.Group]*reading
 	letters []letter
 	waiting map[stream.AlertID]float64 // until when, in Unix milliseconds
-	journal []line                     // what the action at hand ought to have written
+}
 
-	published int
+func newModel(s *shared, g stream.Group) *model {
+	return &model{shared: s, group: g, entries: map[stream.AlertID]*entry{}, waiting: map[stream.AlertID]float64{}}
 }
 
 // entry is one alert in the ledger.
@@ -37,26 +37,6 @@ type entry struct {
 	body                    string
 }
 
-// alert is an entry of the stream.
-type alert struct {
-	number   int    // counts all there ever were
-	streamID string // empty until it is seen in Redis
-	id, raw  string
-}
-
-func (a *alert) String() string { return a.streamID }
-
-// reading is how far a group has read, and what of it it has not acked.
-type reading struct {
-	last    *alert
-	pending map[*alert]possession
-}
-
-type possession struct {
-	consumer string
-	times    int
-}
-
 // letter is a dead letter.
 type letter struct {
 	letterID string // empty until it is seen in Redis
@@ -67,55 +47,10 @@ type letter struct {
 	stream.DeadLetter
 }
 
-// line is one of the journal: names and values by turns.
-type line []any
-
-// moment is a number that depends on Redis's clock: between two until it is seen.
-type moment struct{ least, most int64 }
-
-func exactly(n int64) *moment { return &moment{n, n} }
-
-func (m *moment) plus(n int64) *moment { return &moment{m.least + n, m.most + n} }
-
-func later(a, b *moment) *moment { return &moment{max(a.least, b.least), max(a.most, b.most)} }
-
-// is says whether the number can be n, and remembers that it is.
-func (m *moment) is(n int64) bool {
-	if n < m.least || n > m.most {
-		return false
-	}
-	m.least, m.most = n, n
-	return true
-}
-
-func (m *moment) String() string {
-	if m.least == m.most {
-		return fmt.Sprint(m.least)
-	}
-	return fmt.Sprintf("%d..%d", m.least, m.most)
-}
-
-func newModel() *model {
-	return &model{
-		entries: map[stream.AlertID]*entry{}, waiting: map[stream.AlertID]float64{},
-		groups: map[stream.Group]*reading{
-			group: {last: &alert{streamID: "0-0"}, pending: map[*alert]possession{}},
-			other: {last: &alert{streamID: "0-0"}, pending: map[*alert]possession{}},
-		},
-	}
-}
-
 // The stream merely delivers.
 
-func (m *model) publish(id, raw string) *alert {
-	m.published++
-	a := &alert{number: m.published, id: id, raw: raw}
-	m.alerts = append(m.alerts, a)
-	return a
-}
-
-func (m *model) read(g stream.Group, consumer string, n int) (given []*alert) {
-	r := m.groups[g]
+func (m *model) read(now *moment, consumer string, n int) (given []*alert) {
+	r := m.groups[m.group]
 	for _, a := range m.alerts {
 		if a.number > r.last.number && len(given) < n {
 			given = append(given, a)
@@ -125,24 +60,15 @@ func (m *model) read(g stream.Group, consumer string, n int) (given []*alert) {
 	if len(given) > 0 {
 		r.last = given[len(given)-1]
 	}
+	r.seen[consumer] = now
 	return given
-}
-
-// pendingWith lists what is pending under a name, or under any if it is empty.
-func (m *model) pendingWith(g stream.Group, consumer string) (all []*alert) {
-	for _, a := range m.alerts {
-		if p, ok := m.groups[g].pending[a]; ok && (consumer == "" || p.consumer == consumer) {
-			all = append(all, a)
-		}
-	}
-	return all
 }
 
 // takeOver moves what is pending under a name that is gone. After a death each is one more
 // delivery, and of those that count as suspects then, only some are taken.
 func (m *model) takeOver(by, from string, ask stream.Takeover) (taken []*alert) {
-	pending := m.groups[group].pending
-	for _, a := range m.pendingWith(group, from) {
+	pending := m.groups[m.group].pending
+	for _, a := range m.pendingWith(m.group, from) {
 		times := pending[a].times
 		if ask.Died {
 			times++
@@ -160,24 +86,29 @@ func (m *model) takeOver(by, from string, ask stream.Takeover) (taken []*alert) 
 	return taken
 }
 
-// trim never passes the oldest pending alert of any group, nor the last one it was given.
-func (m *model) trim() (dropped int) {
-	bound := math.MaxInt
-	for g, r := range m.groups {
-		bound = min(bound, r.last.number)
-		for _, a := range m.pendingWith(g, "") {
-			bound = min(bound, a.number)
+// abandoned is what a group has left that nobody serves, the oldest first: what is pending,
+// with whom it is, and what nobody has read, under the name of who looks then. The young
+// stays where it is.
+func (m *model) abandoned(by string, young time.Time, most int) (left []*alert) {
+	r := m.groups[m.group]
+	for _, a := range m.alerts {
+		if len(left) == most || a.since(young) {
+			break
+		}
+		if a.number > r.last.number {
+			r.last, r.pending[a] = a, possession{by, 1}
+		}
+		if _, pending := r.pending[a]; pending {
+			left = append(left, a)
 		}
 	}
-	before := len(m.alerts)
-	m.alerts = slices.DeleteFunc(m.alerts, func(a *alert) bool { return a.number < bound })
-	return before - len(m.alerts)
+	return left
 }
 
 // ack is true the first time.
 func (m *model) ack(a *alert) bool {
-	_, pending := m.groups[group].pending[a]
-	delete(m.groups[group].pending, a)
+	_, pending := m.groups[m.group].pending[a]
+	delete(m.groups[m.group].pending, a)
 	return pending
 }
 
@@ -250,8 +181,8 @@ func (m *model) granted(e *entry, id stream.AlertID, v ledger.Verdict, prior, fr
 
 // move shows in the pending list who has it; that is not one more delivery.
 func (m *model) move(a *alert, to string) {
-	if p, ok := m.groups[group].pending[a]; ok {
-		m.groups[group].pending[a] = possession{to, p.times}
+	if p, ok := m.groups[m.group].pending[a]; ok {
+		m.groups[m.group].pending[a] = possession{to, p.times}
 	}
 }
 
@@ -429,7 +360,7 @@ func (m *model) late(g *grant, fields ...any) bool {
 }
 
 func (m *model) note(id stream.AlertID, event string, epoch *moment, owner string, more ...any) {
-	m.journal = append(m.journal, append(line{"id", id, "group", group, "event", event, "epoch", epoch, "owner", owner}, more...))
+	m.journal = append(m.journal, append(line{"id", id, "group", m.group, "event", event, "epoch", epoch, "owner", owner}, more...))
 }
 
 func (e *entry) edit(change func(*ledger.Body)) {

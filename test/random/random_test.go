@@ -13,11 +13,12 @@ import (
 
 	"pgregory.net/rapid"
 
+	"riposte/test/need"
 	"riposte/test/redistest"
 )
 
 // The length of a run, where nobody asks for another one: some 10 s on an idle machine.
-var usual = map[string]string{"rapid.checks": "150", "rapid.steps": "120"}
+var usual = map[string]string{"rapid.checks": "150", "rapid.steps": "150"}
 
 // asked is set where somebody has said how long to go on.
 var asked bool
@@ -33,9 +34,12 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("rapid.seed"); f.Value.String() == "0" {
 		usual[f.Name] = fmt.Sprint(time.Now().UnixNano())
 	}
+	if need.All() {
+		usual["test.short"] = "false" // nothing is to be left out, and rapid would leave out four runs of five
+	}
 	for name, value := range usual {
 		if err := flag.Set(name, value); err != nil {
-			panic(err) // the flags are rapid's
+			panic(err) // there are these flags
 		}
 	}
 	os.Exit(m.Run())
@@ -46,6 +50,9 @@ var mustHappen = []string{
 	"verdict run", "verdict resume", "verdict poison", "verdict settled", "verdict busy", "verdict conflict",
 	"event run", "event resume", "event poison", "event record", "event retry", "event late", "event release", "event bury", "event park",
 	"event wake", "event revive", "event purge", "event resolve", "reply lost", "begin again", "write again", "refused", "alerts trimmed", "flush scripts",
+	"begin of what was delivered before", "deliveries taken over", "consumer removed", "renew refused",
+	"several gates", "registration refused", "registrations cleared away", "unregister", "the gate runs out", "garbage",
+	"left by the abandoned", "abandoned by nobody", "others leave", "buried for others", "trimmed after its burial",
 }
 
 func TestLedgerIsAsTheModelSays(t *testing.T) {

@@ -17,64 +17,72 @@ import (
 
 // seen is everything that stands in Redis, read in one go.
 type seen struct {
-	entries   map[stream.AlertID]string
-	ttl       map[stream.AlertID]time.Duration
+	now       time.Time
 	alerts    []redis.XMessage
 	groups    map[stream.Group]redis.XInfoGroup
 	pending   map[stream.Group][]redis.XPendingExt
 	consumers map[stream.Group][]redis.XInfoConsumer
-	letters   []redis.XMessage
-	waiting   []redis.Z
+	books     map[stream.Group]*book
+	control   map[string]string
 	journal   []redis.XMessage // since the last time
+}
+
+// book is the ledger of a group.
+type book struct {
+	entries map[stream.AlertID]string
+	ttl     map[stream.AlertID]time.Duration
+	letters []redis.XMessage
+	waiting []redis.Z
 }
 
 func look(ctx context.Context, rdb *redis.Client, after string) (*seen, error) {
 	s := &seen{
-		entries: map[stream.AlertID]string{}, ttl: map[stream.AlertID]time.Duration{}, groups: map[stream.Group]redis.XInfoGroup{},
-		pending: map[stream.Group][]redis.XPendingExt{}, consumers: map[stream.Group][]redis.XInfoConsumer{},
+		groups: map[stream.Group]redis.XInfoGroup{}, pending: map[stream.Group][]redis.XPendingExt{},
+		consumers: map[stream.Group][]redis.XInfoConsumer{}, books: map[stream.Group]*book{},
 	}
-	keys, err := rdb.Keys(ctx, host.LedgerPrefix(group)+"*").Result()
+	keys, err := rdb.Keys(ctx, host.LedgerPrefix("*")+"*").Result()
 	if err != nil {
 		return nil, err
 	}
 	pipe := rdb.Pipeline()
-	values, ttls := make([]*redis.StringCmd, len(keys)), make([]*redis.DurationCmd, len(keys))
-	for i, key := range keys {
-		values[i], ttls[i] = pipe.Get(ctx, key), pipe.PTTL(ctx, key)
+	var learn []func() // what the pipeline says, once it was carried out
+	for _, g := range []stream.Group{group, other} {
+		b := &book{entries: map[stream.AlertID]string{}, ttl: map[stream.AlertID]time.Duration{}}
+		s.books[g] = b
+		for _, key := range keys {
+			if id, ok := strings.CutPrefix(key, host.LedgerPrefix(g)); ok {
+				value, ttl := pipe.Get(ctx, key), pipe.PTTL(ctx, key)
+				learn = append(learn, func() { b.entries[stream.AlertID(id)], b.ttl[stream.AlertID(id)] = value.Val(), ttl.Val() })
+			}
+		}
+		pending := pipe.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: host.AlertsKey(), Group: string(g), Start: "-", End: "+", Count: 10000})
+		consumers := pipe.XInfoConsumers(ctx, host.AlertsKey(), string(g))
+		letters := pipe.XRange(ctx, host.DeadKey(g), "-", "+")
+		waiting := pipe.ZRangeWithScores(ctx, host.WaitingKey(g), 0, -1)
+		learn = append(learn, func() {
+			s.pending[g], s.consumers[g], b.letters, b.waiting = pending.Val(), consumers.Val(), letters.Val(), waiting.Val()
+		})
 	}
 	alerts := pipe.XRange(ctx, host.AlertsKey(), "-", "+")
 	groups := pipe.XInfoGroups(ctx, host.AlertsKey())
-	pending, consumers := map[stream.Group]*redis.XPendingExtCmd{}, map[stream.Group]*redis.XInfoConsumersCmd{}
-	for _, g := range []stream.Group{group, other} {
-		pending[g] = pipe.XPendingExt(ctx, &redis.XPendingExtArgs{Stream: host.AlertsKey(), Group: string(g), Start: "-", End: "+", Count: 10000})
-		consumers[g] = pipe.XInfoConsumers(ctx, host.AlertsKey(), string(g))
-	}
-	letters := pipe.XRange(ctx, host.DeadKey(group), "-", "+")
-	waiting := pipe.ZRangeWithScores(ctx, host.WaitingKey(group), 0, -1)
+	control := pipe.HGetAll(ctx, host.ControlKey())
 	journal := pipe.XRange(ctx, host.JournalKey(), "("+after, "+")
+	now := pipe.Time(ctx)
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return nil, err
 	}
-	for i, key := range keys {
-		id := stream.AlertID(strings.TrimPrefix(key, host.LedgerPrefix(group)))
-		s.entries[id], s.ttl[id] = values[i].Val(), ttls[i].Val()
+	for _, do := range learn {
+		do()
 	}
 	for _, g := range groups.Val() {
 		s.groups[stream.Group(g.Name)] = g
 	}
-	for g := range pending {
-		s.pending[g], s.consumers[g] = pending[g].Val(), consumers[g].Val()
-	}
-	s.alerts, s.letters, s.waiting, s.journal = alerts.Val(), letters.Val(), waiting.Val(), journal.Val()
+	s.alerts, s.control, s.journal, s.now = alerts.Val(), control.Val(), journal.Val(), now.Val()
 	return s, nil
 }
 
 // lines tell what was seen, in the words of the model's own lines.
 func (s *seen) lines() (out []string) {
-	for id, raw := range s.entries {
-		header, body, _ := strings.Cut(raw, "\n")
-		out = append(out, entryLine(id, header, s.ttl[id] > 0, body))
-	}
 	for _, a := range s.alerts {
 		out = append(out, alertLine(a.ID, a.Values["id"], a.Values["alert"]))
 	}
@@ -86,12 +94,21 @@ func (s *seen) lines() (out []string) {
 			out = append(out, pendingLine(g, p.ID, p.Consumer, int(p.RetryCount)))
 		}
 	}
-	for _, l := range s.letters {
-		v := l.Values
-		out = append(out, letterLine(v["id"], v["entry"], v["epoch"], v["replica"], v["reason"], v["length"], v["sha256"], v["raw"]))
+	for g, b := range s.books {
+		for id, raw := range b.entries {
+			header, body, _ := strings.Cut(raw, "\n")
+			out = append(out, entryLine(g, id, header, b.ttl[id] > 0, body))
+		}
+		for _, l := range b.letters {
+			v := l.Values
+			out = append(out, letterLine(g, v["id"], v["entry"], v["epoch"], v["replica"], v["reason"], v["length"], v["sha256"], v["raw"]))
+		}
+		for _, z := range b.waiting {
+			out = append(out, waitingLine(g, z.Member, z.Score))
+		}
 	}
-	for _, z := range s.waiting {
-		out = append(out, waitingLine(z.Member, z.Score))
+	for field, value := range s.control {
+		out = append(out, controlLine(field, value))
 	}
 	for i, j := range s.journal {
 		var l line
@@ -108,8 +125,19 @@ func (m *model) lines() (out []string) {
 	for id, e := range m.entries {
 		header := fmt.Sprint(e.state, " ", e.epoch, " ", e.lease, " ", e.owner, " ", e.nonce, " ", e.seq, " ", e.duplicates, " ", e.deaths, " ",
 			e.digest, " ", e.delivery, " ", e.gate)
-		out = append(out, entryLine(id, header, e.state == ledger.Done || e.state == ledger.Dead, e.body))
+		out = append(out, entryLine(m.group, id, header, e.state == ledger.Done || e.state == ledger.Dead, e.body))
 	}
+	for _, l := range m.letters {
+		out = append(out, letterLine(m.group, l.id, l.delivery, l.epoch, l.replica, l.Reason, l.Length, l.SHA256, string(l.Raw)))
+	}
+	for id, due := range m.waiting {
+		out = append(out, waitingLine(m.group, id, due))
+	}
+	return out
+}
+
+// lines tell the same of what is no group's own.
+func (m *shared) lines() (out []string) {
 	for _, a := range m.alerts {
 		out = append(out, alertLine(a.streamID, a.id, a.raw))
 	}
@@ -119,11 +147,9 @@ func (m *model) lines() (out []string) {
 			out = append(out, pendingLine(g, a.streamID, p.consumer, p.times))
 		}
 	}
-	for _, l := range m.letters {
-		out = append(out, letterLine(l.id, l.delivery, l.epoch, l.replica, l.Reason, l.Length, l.SHA256, string(l.Raw)))
-	}
-	for id, due := range m.waiting {
-		out = append(out, waitingLine(id, due))
+	out = append(out, controlLine(pause, "no"))
+	for name, r := range m.gates {
+		out = append(out, controlLine("gate:"+name, r.String()))
 	}
 	for i, j := range m.journal {
 		out = append(out, journalLine(i, j))
@@ -131,8 +157,8 @@ func (m *model) lines() (out []string) {
 	return out
 }
 
-func entryLine(id stream.AlertID, header string, expires bool, body string) string {
-	return fmt.Sprintf("entry %s: %s, expires: %v, %s", id, header, expires, body)
+func entryLine(g stream.Group, id stream.AlertID, header string, expires bool, body string) string {
+	return fmt.Sprintf("entry %s of %s: %s, expires: %v, %s", id, g, header, expires, body)
 }
 func alertLine(streamID string, id, raw any) string {
 	return fmt.Sprintf("alert %s: %v %v", streamID, id, raw)
@@ -143,10 +169,13 @@ func groupLine(g stream.Group, last string) string {
 func pendingLine(g stream.Group, streamID, consumer string, times int) string {
 	return fmt.Sprintf("pending in %s: %s with %s, delivered %d times", g, streamID, consumer, times)
 }
-func letterLine(fields ...any) string { return "dead letter: " + fmt.Sprintln(fields...) }
-func waitingLine(id any, until float64) string {
-	return fmt.Sprintf("waiting: %v until %.0f", id, until)
+func letterLine(g stream.Group, fields ...any) string {
+	return fmt.Sprintf("dead letter of %s: %s", g, fmt.Sprintln(fields...))
 }
+func waitingLine(g stream.Group, id any, until float64) string {
+	return fmt.Sprintf("waiting in %s: %v until %.0f", g, id, until)
+}
+func controlLine(field, value string) string { return fmt.Sprintf("control: %s is %q", field, value) }
 func journalLine(i int, l line) string {
 	var fields []string
 	for j := 0; j < len(l); j += 2 {
@@ -161,24 +190,37 @@ func journalLine(i int, l line) string {
 
 // learn takes over what nobody can know before it is seen: IDs that Redis chose, and what
 // its clock was. What is not possible is left, and shows as a difference.
-func (m *model) learn(s *seen) {
+func (m *shared) learn(s *seen) {
 	for i, a := range m.alerts {
 		if a.streamID == "" && i < len(s.alerts) {
 			a.streamID = s.alerts[i].ID
 		}
 	}
+	for name, r := range m.gates {
+		if r.until != nil {
+			r.until.learn(s.control["gate:"+name], 1)
+		}
+	}
+}
+
+func (m *model) learn(s *seen) {
+	b := s.books[m.group]
 	for i := range m.letters {
-		if l := &m.letters[i]; l.letterID == "" && i < len(s.letters) {
-			l.letterID = s.letters[i].ID
+		if l := &m.letters[i]; l.letterID == "" && i < len(b.letters) {
+			l.letterID = b.letters[i].ID
 		}
 	}
 	for id, e := range m.entries {
-		if f := strings.Fields(s.entries[id]); len(f) > 2 {
-			for at, number := range map[int]*moment{1: e.epoch, 2: e.lease} {
-				if n, err := strconv.ParseInt(f[at], 10, 64); err == nil {
-					number.is(n)
-				}
-			}
+		e.epoch.learn(b.entries[id], 1)
+		e.lease.learn(b.entries[id], 2)
+	}
+}
+
+// learn takes a number over from among words.
+func (m *moment) learn(from string, i int) {
+	if words := strings.Fields(from); i < len(words) {
+		if n, err := strconv.ParseInt(words[i], 10, 64); err == nil {
+			m.is(n)
 		}
 	}
 }
