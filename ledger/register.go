@@ -21,8 +21,10 @@ func (e *OtherGateError) Error() string {
 }
 
 // Register tells the host for how long this replica enforces through its gate, unless
-// replicas with another gate do: then the error is an *OtherGateError. unfenced accepts
-// such replicas, if they accept it too.
+// replicas with another gate do: then the error is an *OtherGateError, and nothing was
+// written. unfenced accepts such replicas, if they accept it too. What has run out binds
+// nobody and is cleared away; so is what no replica can have written, or holds for more than
+// ten times as long, for a clock that ran ahead before a failover.
 func (l *Ledger) Register(ctx context.Context, hold time.Duration, unfenced bool) error {
 	fence := "fenced"
 	if unfenced {

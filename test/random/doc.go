@@ -5,8 +5,16 @@
 // must hold of what is seen in Redis, whatever the model says. At the end the ledger's own
 // audit must find nothing.
 //
-// The model was written from the documentation of package ledger, not from the scripts. It
-// is short enough to be read beside it.
+// The model was written from the documentation of the packages ledger and stream, not from
+// the scripts. It is short enough to be read beside it.
+//
+// # Two groups
+//
+// The group containment does all that a group can do. The other one reads the same alerts
+// and acks them as it likes, without its ledger, so the audit does not look at it. What it
+// leaves lying when its replicas are silent, or have left, is buried in its own ledger and
+// dead letters by undertakers, who may die at any point of it. Replicas of both groups
+// register their gates in the control hash of the host, which holds other things as well.
 //
 // # More than can happen
 //
@@ -21,13 +29,17 @@
 //
 // # Time
 //
-// Leases last an hour and nobody waits for one. The scripts know time in three ways only:
-// a lease that is over is less than TIME, a parked alert that is due is at most TIME, and
-// an alert to be trimmed has an ID below TIME less an age. So instead of moving the clock
-// on, the test moves one of these back: LEASE_US in the header, the score among the waiting,
-// or a negative age. To a comparison the two are the same. The one other use of TIME is in
-// what is written, a new epoch and a new lease, and there the model allows what the clock
-// said between just before the request and just after it, and nothing else.
+// Leases last an hour and nobody waits for one. The scripts know time in a few ways only:
+// a lease or a registration that is over is less than TIME, a parked alert that is due is at
+// most TIME, an alert to be trimmed or left by an abandoned group has an ID below TIME less
+// an age, and a replica is silent that has been seen no later than that. So instead of
+// moving the clock on, the test moves one of these back: LEASE_US in the header, UNTIL_US in
+// the control hash, the score among the waiting, or a negative age. To a comparison the two
+// are the same. Alerts are added two hours ago, now and two hours ahead, so that one age
+// tells some of them from the others. The other uses of TIME are in what is written, a new
+// epoch, a new lease, a new registration, and in how long a group has been silent, and there
+// the model allows what the clock said between just before the request and just after it,
+// and nothing else.
 //
 // # Replay
 //

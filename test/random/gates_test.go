@@ -25,9 +25,14 @@ const (
 	ahead     = 1000 * time.Hour
 )
 
-// Register has a replica of either group say that it enforces through its gate.
+// Register has a replica of either group say that it enforces through its gate, or through
+// another one from now on.
 func (m *machine) Register(t *rapid.T) {
 	by := choose(t, "replica", slices.Concat(m.replicas, m.others.replicas))
+	if one(t, 8, "another gate") {
+		by.gate = choose(t, "gate", []string{"gate1", "gate2"})
+		by.ledger = m.hand(t, by.group, by.name, by.gate)
+	}
 	m.registerOnce(t, by, choose(t, "hold", []time.Duration{shortHold, longHold}), rapid.Bool().Draw(t, "unfenced"))
 }
 

@@ -101,13 +101,19 @@ func (w *world) machine(t *rapid.T, s *shared, g stream.Group, gates map[string]
 	m := &machine{model: newModel(s, g), world: w, reader: ledger.NewReader(w.rdb, host, g)}
 	must(t, w.rdb.XGroupCreateMkStream(w.ctx, host.AlertsKey(), string(g), "0").Err())
 	for _, name := range slices.Sorted(maps.Keys(gates)) {
-		l, err := ledger.New(w.rdb, ledger.Config{
-			Host: host, Group: g, Owner: name, Gate: gates[name], Lease: lease, Retention: retention, DeathsToBury: deathsToBury,
-		})
-		must(t, err)
+		l := w.hand(t, g, name, gates[name])
 		m.replicas = append(m.replicas, replica{name, gates[name], g, l, stream.NewConsumer(w.rdb, host, g, name)})
 	}
 	return m
+}
+
+// hand is that of a replica on the ledger.
+func (w *world) hand(t *rapid.T, g stream.Group, name, gate string) *ledger.Ledger {
+	l, err := ledger.New(w.rdb, ledger.Config{
+		Host: host, Group: g, Owner: name, Gate: gate, Lease: lease, Retention: retention, DeathsToBury: deathsToBury,
+	})
+	must(t, err)
+	return l
 }
 
 func must(t *rapid.T, err error) {
