@@ -64,11 +64,12 @@ func TestPublishedAgainFromADeposedMaster(t *testing.T) {
 func TestPublishedAgainAfterPowerCut(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
-	w := watch(t, s.Client(), stream.PublisherConfig{Keep: time.Second})
+	const keep = 3 * time.Second
+	w := watch(t, s.Client(), stream.PublisherConfig{Keep: keep})
 	mark := s.Written()
 	w.publish("a", "b")
 	s.CutPower(mark)
-	long := time.NewTimer(1500 * time.Millisecond)
+	long := time.NewTimer(keep + 500*time.Millisecond)
 	<-long.C
 	s.Restart()
 	w.has(s.Client(), "[a:1 b:1]")

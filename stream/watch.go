@@ -17,10 +17,15 @@ const lookEvery = time.Second
 //
 //   - the master is another one than acknowledged it (a failover, or a restart): its copy
 //     may have been behind;
-//   - its stream does not reach as far any more, or is gone, or begins after it though
-//     nothing was ever removed (FLUSHALL, DEL, a lost tail of the append-only file);
+//   - its stream is gone, or was given fewer entries since it began than it once had been,
+//     or than are kept of it (FLUSHALL, DEL, a lost tail of the append-only file);
 //   - a group of its stream is gone that was there before: recreated, it begins with what
 //     the stream still has.
+//
+// All of that it reads off the groups of the stream, because XINFO STREAM, which would tell
+// it outright, also shows alerts, and who may only publish is to read none. So there is a
+// loss that it does not see: a stream that was deleted and, within the second, given a group
+// again and more entries by others than it ever had.
 //
 // What was not lost is then in the stream twice, under the same ID, and the ledger settles
 // the copy. An entry is published once for each loss, however long that takes. While Redis
@@ -29,7 +34,7 @@ const lookEvery = time.Second
 //
 // What is kept is in memory, and ends with the process.
 func (p *Publisher) Watch(ctx context.Context) {
-	w := watch{Publisher: p, groups: map[Host][]string{}}
+	w := watch{Publisher: p, last: map[Host]streamView{}}
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
@@ -46,10 +51,10 @@ func (p *Publisher) Watch(ctx context.Context) {
 // look it says what has changed.
 type watch struct {
 	*Publisher
-	groups  map[Host][]string // that were there at the last look
-	blind   bool              // Redis does not tell; said
-	failing bool              // alerts are lost and cannot be published now; said
-	said    int               // of Publisher.unkept
+	last    map[Host]streamView // as they were at the last look
+	blind   bool                // Redis does not tell; said
+	failing bool                // alerts are lost and cannot be published now; said
+	said    int                 // of Publisher.unkept
 	saidAt  time.Time
 }
 
@@ -59,7 +64,7 @@ func (w *watch) look(ctx context.Context) {
 	began := time.Now()
 	known := w.snapshot() // before asking: what is added meanwhile may be newer than the answer
 	if len(known) == 0 {
-		clear(w.groups)
+		clear(w.last)
 		return
 	}
 	seen, err := w.ask(ctx, known)
@@ -67,20 +72,18 @@ func (w *watch) look(ctx context.Context) {
 		w.cfg.Log.Debug("cannot look whether Redis still has what was published", "err", err)
 		return
 	}
+	least := w.least(known)
 	var lost []*kept
 	why := ""
 	for _, k := range known {
-		if reason := seen.lost(k, w.groups[k.host]); reason != "" && !k.lost {
+		if reason := seen.lost(k, w.last[k.host].groups, least[k.host]); reason != "" && !k.lost {
 			k.lost, why = true, reason
 		}
 		if k.lost {
 			lost = append(lost, k)
 		}
 	}
-	clear(w.groups)
-	for host, s := range seen.streams {
-		w.groups[host] = s.groups
-	}
+	w.last = seen.streams
 	w.forget(began.Add(-w.cfg.Keep))
 	if why != "" {
 		w.cfg.Log.Warn("Redis may have lost alerts it had acknowledged; publishing them again", "alerts", len(lost), "why", why)
@@ -94,14 +97,28 @@ func (w *watch) snapshot() []*kept {
 	return slices.Clone(w.kept)
 }
 
+// least is how many entries each stream was given since it began, at least: as many as at
+// the last look, and those that are kept of it.
+func (w *watch) least(known []*kept) map[Host]int64 {
+	least := map[Host]int64{}
+	for _, k := range known {
+		if !k.lost {
+			least[k.host]++
+		}
+	}
+	for host, s := range w.last {
+		least[host] = max(least[host], s.added)
+	}
+	return least
+}
+
 // ask asks Redis for all that a look wants to know, on one connection.
 func (w *watch) ask(ctx context.Context, known []*kept) (view, error) {
 	pipe := w.rdb.Pipeline()
 	info := pipe.Info(ctx, "replication")
-	streams, groups := map[Host]*redis.XInfoStreamCmd{}, map[Host]*redis.XInfoGroupsCmd{}
+	groups := map[Host]*redis.XInfoGroupsCmd{}
 	for _, k := range known {
-		if streams[k.host] == nil {
-			streams[k.host] = pipe.XInfoStream(ctx, k.host.AlertsKey())
+		if groups[k.host] == nil {
 			groups[k.host] = pipe.XInfoGroups(ctx, k.host.AlertsKey())
 		}
 	}
@@ -110,19 +127,16 @@ func (w *watch) ask(ctx context.Context, known []*kept) (view, error) {
 		return view{}, err
 	}
 	v := view{history(info.Val()), map[Host]streamView{}}
-	for host, cmd := range streams {
+	for host, cmd := range groups {
 		if redis.HasErrorPrefix(cmd.Err(), "no such key") {
-			v.streams[host] = streamView{}
+			v.streams[host] = streamView{gone: true}
 			continue
 		}
 		if err := w.unanswered(cmd.Err()); err != nil {
 			return view{}, err
 		}
-		if err := w.unanswered(groups[host].Err()); err != nil {
-			return view{}, err
-		}
 		if cmd.Err() == nil {
-			v.streams[host] = newStreamView(cmd.Val(), groups[host].Val())
+			v.streams[host] = newStreamView(cmd.Val())
 		}
 	}
 	return v, nil
@@ -136,7 +150,7 @@ func (w *watch) unanswered(err error) error {
 	if !w.blind {
 		w.blind = true
 		w.cfg.Log.Warn("Redis does not tell whether it has lost alerts; what a failover loses is not published again", "err", err,
-			"hint", "allow this user +info +xinfo|stream +xinfo|groups")
+			"hint", "allow this user +info +xinfo|groups")
 	}
 	return nil
 }
@@ -147,25 +161,27 @@ type view struct {
 	streams map[Host]streamView // without those of which Redis does not tell
 }
 
-// streamView is a stream at a look; zero where it does not exist.
+// streamView is a stream at a look, as far as its groups tell.
 type streamView struct {
-	first  string // ID of its first entry
-	last   string // ID of the last entry it ever had
-	whole  bool   // nothing was ever removed from it
-	groups []string
+	gone    bool
+	groups  []string
+	counted bool  // a group tells:
+	added   int64 // entries it was given since it began
 }
 
-func newStreamView(s *redis.XInfoStream, groups []redis.XInfoGroup) streamView {
-	v := streamView{first: s.FirstEntry.ID, last: s.LastGeneratedID, whole: s.EntriesAdded == s.Length}
+func newStreamView(groups []redis.XInfoGroup) (v streamView) {
 	for _, g := range groups {
 		v.groups = append(v.groups, g.Name)
+		if g.Lag >= 0 { // else somebody has deleted what the group has not read
+			v.counted, v.added = true, max(v.added, g.EntriesRead+g.Lag)
+		}
 	}
 	return v
 }
 
 // lost says why an entry must be taken for lost; empty where it need not. groups are those
-// that its stream had before.
-func (v view) lost(k *kept, groups []string) string {
+// that its stream had before, least is how many entries it was given.
+func (v view) lost(k *kept, groups []string, least int64) string {
 	if v.history != "" && len(k.histories) > 0 && !slices.Contains(k.histories, v.history) {
 		return "another master answers, or a restarted one"
 	}
@@ -173,11 +189,9 @@ func (v view) lost(k *kept, groups []string) string {
 	switch {
 	case !ok:
 		return ""
-	case s.last == "":
+	case s.gone:
 		return "the stream is gone"
-	case before(s.last, k.streamID):
-		return "the stream does not reach as far as it did"
-	case s.whole && before(k.streamID, s.first):
+	case s.counted && s.added < least:
 		return "the stream has begun anew"
 	}
 	for _, g := range groups {

@@ -88,10 +88,11 @@ func TestUsers(t *testing.T) {
 		{"sensor", false, "SCAN 0"},
 		{"sensor", false, "PUBLISH high_severity_alerts {}"},
 		{"sensor", true, "INFO replication"},
-		{"sensor", true, "XINFO STREAM riposte:{endpoint}:alerts"},
+		{"sensor", false, "XINFO STREAM riposte:{endpoint}:alerts"}, // it shows alerts
+		{"sensor", false, "XINFO STREAM riposte:{endpoint}:alerts FULL"},
 		{"sensor", true, "XINFO GROUPS riposte:{endpoint}:alerts"},
 		{"sensor", false, "XINFO CONSUMERS riposte:{endpoint}:alerts g"},
-		{"sensor", false, "XINFO STREAM riposte:{web-1}:alerts"},
+		{"sensor", false, "XINFO GROUPS riposte:{web-1}:alerts"},
 		{"sensor", false, "FLUSHALL"},
 
 		{"responder", true, "INFO persistence memory"},
