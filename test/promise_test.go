@@ -38,18 +38,25 @@ func TestPromiseNamesItsTests(t *testing.T) {
 			if strings.Contains(strings.TrimSpace(m[1]), ". ") {
 				t.Errorf("a sentence without a test: %s", m[1])
 			}
-			folder := ""
+			folder, named := "", false
 			for _, word := range strings.Fields(strings.ReplaceAll(m[2], ",", "")) {
 				if !strings.HasPrefix(word, "Test") {
-					folder = word
+					if folder != "" && !named {
+						t.Errorf("package %s is named without a test: %s", folder, m[1])
+					}
+					folder, named = word, false
 					continue
 				}
+				named = true
 				if tests[folder] == nil {
 					tests[folder] = testsIn(t, folder)
 				}
 				if !tests[folder][word] {
 					t.Errorf("package %s has no %s", folder, word)
 				}
+			}
+			if !named {
+				t.Errorf("a sentence that names no test, or a package without one: %s [%s]", m[1], m[2])
 			}
 		}
 		if rest := strings.TrimSpace(sentence.ReplaceAllString(item, "")); rest != "" {
