@@ -5,12 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"riposte/stream/proc"
 	"riposte/test/need"
 )
 
@@ -77,12 +75,7 @@ steps:
 // it only observes.
 func TestObserveKernelThread(t *testing.T) {
 	t.Parallel()
-	need.Linux(t)
-	pid := kernelThread(t)
-	if pid == 0 {
-		t.Log("no kernel thread is seen from here: nothing to check")
-		return
-	}
+	pid := need.KernelThread(t)
 	s := newSite(t)
 	s.responder("observe")
 	s.add(fmt.Sprintf(`{"id":"kthread","level":"HIGH","title":"t","timestamp":%q,"actionable_pid":%d}`, isoformat(time.Now()), pid))
@@ -90,24 +83,6 @@ func TestObserveKernelThread(t *testing.T) {
 	if e := s.entry("kthread"); !strings.HasPrefix(e.outcomes(), "terminate refused") || !strings.Contains(e.reason("terminate"), "is a kernel thread") {
 		t.Errorf("%+v", e)
 	}
-}
-
-func kernelThread(t *testing.T) int {
-	t.Helper()
-	files, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		pid, err := strconv.Atoi(filepath.Base(file))
-		if err != nil {
-			continue
-		}
-		if st, err := proc.ReadStat(pid); err == nil && st.KernelThread() {
-			return pid
-		}
-	}
-	return 0
 }
 
 // wrap has a command started by another one.

@@ -6,9 +6,13 @@ package need
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
+
+	"riposte/stream/proc"
 )
 
 // Root needs user 0: namespaces, firewalls and other users' processes take it.
@@ -53,6 +57,28 @@ func Docker(t testing.TB) {
 // All says whether RIPOSTE_TEST_ALL=1 promises that everything is there, and forbids to leave
 // anything out.
 func All() bool { return os.Getenv("RIPOSTE_TEST_ALL") == "1" }
+
+// KernelThread needs to see a kernel thread, which a PID namespace of its own hides, and
+// returns its PID.
+func KernelThread(t testing.TB) int {
+	t.Helper()
+	Linux(t)
+	files, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		pid, err := strconv.Atoi(filepath.Base(file))
+		if err != nil {
+			continue
+		}
+		if st, err := proc.ReadStat(pid); err == nil && st.KernelThread() {
+			return pid
+		}
+	}
+	missing(t, "the machine's own PID namespace: no kernel thread is seen from here")
+	return 0
+}
 
 func missing(t testing.TB, what string) {
 	t.Helper()
