@@ -21,5 +21,6 @@
 //
 // Three replicas hand one alert to each other, through a proxy: the first is killed, the
 // second stopped. That takes every command there is, and a command that is seen there and
-// has no case fails the test. Each is broken before the server runs it, and after.
+// has no case fails the test: known by its name, or by an argument where there are several
+// kinds of it. Each is broken before the server runs it, and after.
 package crash

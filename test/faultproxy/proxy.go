@@ -20,13 +20,15 @@ type Proxy struct {
 	scripts  map[string]string
 	working  sync.WaitGroup
 
-	mu      sync.Mutex
-	server  string
-	latency time.Duration
-	faults  []*Fault
-	seen    map[string]int
-	links   map[*link]bool
-	closed  bool
+	mu        sync.Mutex
+	server    string
+	latency   time.Duration
+	faults    []*Fault
+	seen      map[string]int
+	expected  []Rule // nil: anything
+	strangers map[string]bool
+	links     map[*link]bool
+	closed    bool
 }
 
 // Start puts a proxy on loopback in front of the server at addr, until the test ends.
@@ -39,7 +41,7 @@ func Start(t testing.TB, addr string) *Proxy {
 	p := &Proxy{
 		Addr: listener.Addr().String(), URL: "redis://" + listener.Addr().String(),
 		listener: listener, scripts: Scripts(t), server: addr,
-		seen: map[string]int{}, links: map[*link]bool{},
+		seen: map[string]int{}, strangers: map[string]bool{}, links: map[*link]bool{},
 	}
 	p.working.Go(p.accept)
 	t.Cleanup(p.close)

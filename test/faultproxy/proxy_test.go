@@ -175,6 +175,29 @@ func TestScripts(t *testing.T) {
 	}
 }
 
+// TestStrangers: a command is known by its name and, where one is given, by an argument.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	p := faultproxy.Start(t, redistest.Start(t).Addr)
+	rdb := through(t, p)
+	if err := rdb.Ping(t.Context()).Err(); err != nil { // when anything is welcome
+		t.Fatal(err)
+	}
+	p.Expect([]faultproxy.Rule{{Command: "INCR"}, {Command: "GET", Arg: "a"}, {Command: "GET", Arg: "b"}})
+	for _, key := range []string{"a", "b", "c", "c"} {
+		if err := rdb.Incr(t.Context(), key).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := rdb.Get(t.Context(), key).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = rdb.Del(t.Context(), "a").Err()
+	if got := strings.Join(p.Strangers(), ", "); got != `DEL "a", GET "c"` {
+		t.Errorf("strangers: %s", got)
+	}
+}
+
 func TestLatency(t *testing.T) {
 	t.Parallel()
 	const late = 200 * time.Millisecond

@@ -3,6 +3,8 @@ package faultproxy
 import (
 	"crypto/sha1"
 	"encoding/hex"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -37,6 +39,27 @@ type Fault struct {
 	hit  chan struct{}
 }
 
+// matches says whether a command is one of the rule's.
+func (r Rule) matches(name string, words []string) bool {
+	return r.Command == name && (r.Arg == "" || slices.Contains(words[1:], r.Arg))
+}
+
+// Expect names the commands that the test knows, by Command and Arg. Any other one is a
+// stranger from now on.
+func (p *Proxy) Expect(rules []Rule) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.expected = rules
+}
+
+// Strangers are the commands that came by and are none of those expected, each once, with
+// its first words.
+func (p *Proxy) Strangers() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Sorted(maps.Keys(p.strangers))
+}
+
 // Inject adds a rule. One that is to strike after the command is not spent on a script that
 // the server did not know and so did not run: it waits for the client's next try.
 func (p *Proxy) Inject(r Rule) *Fault {
@@ -52,9 +75,12 @@ func (p *Proxy) Inject(r Rule) *Fault {
 func (p *Proxy) meet(name string, words []string) *Fault {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.expected != nil && !slices.ContainsFunc(p.expected, func(r Rule) bool { return r.matches(name, words) }) {
+		p.strangers[stranger(name, words)] = true
+	}
 	var struck *Fault
 	for _, f := range p.faults {
-		if f.rule.Command != name || f.rule.Arg != "" && !slices.Contains(words[1:], f.rule.Arg) {
+		if !f.rule.matches(name, words) {
 			continue
 		}
 		if f.left--; f.left <= 0 && struck == nil {
@@ -66,6 +92,16 @@ func (p *Proxy) meet(name string, words []string) *Fault {
 		p.seen[name]++
 	}
 	return struck
+}
+
+// stranger is what to call a command. Of a script the keys and arguments tell it from others
+// of its name; of any of them a few do.
+func stranger(name string, words []string) string {
+	text := name
+	for _, w := range words[1:min(len(words), 16)] {
+		text += fmt.Sprintf(" %.40q", w)
+	}
+	return text
 }
 
 // rearm brings a fault back that met a command which was not run.
