@@ -50,7 +50,7 @@ func failOver(t *testing.T, sc scenario) (_ *site, _ verdict, vanished int) {
 		way.Retarget(promoted.Addr)
 	}
 	s.awaitAccepted(0.75)
-	acked := s.publisher.accepted()
+	acked := s.publisher.added.entries()
 	toPublish.Retarget(promoted.Addr)
 	s.redis = promoted
 	if vanished = s.vanished(acked); vanished == 0 {

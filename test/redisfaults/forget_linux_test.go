@@ -29,7 +29,7 @@ func forget(t *testing.T, sc scenario) (_ *site, _ verdict, vanished int) {
 	s := open(t, sc)
 	s.start()
 	s.awaitAccepted(0.5)
-	acked := s.publisher.accepted()
+	acked := s.publisher.added.entries()
 	s.redis.FlushAll()
 	if vanished = s.vanished(acked); vanished == 0 {
 		t.Error("no alert vanished")

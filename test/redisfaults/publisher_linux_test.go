@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // stream.Publisher itself.
 type publisher struct {
 	out   *stream.Publisher
-	added counter
+	added receipts
 
 	mu    sync.Mutex
 	due   []*stream.Alert         // to be published
@@ -97,47 +98,48 @@ func (p *publisher) refused() int {
 }
 
 // again is how many alerts were published more than once, each time counted.
-func (p *publisher) again() int { return p.added.count() - len(p.accepted()) }
+func (p *publisher) again() int { return len(p.added.entries()) - len(p.accepted()) }
 
-// counter counts the alerts that a client has added.
-type counter struct {
-	mu sync.Mutex
-	n  int
+// receipts are the stream entries that a client was told it has added. An alert published
+// again is another entry, so what was lost stays missed.
+type receipts struct {
+	mu  sync.Mutex
+	ids []string
 }
 
-func (c *counter) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.n
+func (r *receipts) entries() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.ids)
 }
 
-func (c *counter) saw(cmds ...redis.Cmder) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (r *receipts) saw(cmds ...redis.Cmder) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, cmd := range cmds {
-		if cmd.Name() == "xadd" && cmd.Err() == nil {
-			c.n++
+		if added, ok := cmd.(*redis.StringCmd); ok && cmd.Name() == "xadd" && cmd.Err() == nil {
+			r.ids = append(r.ids, added.Val())
 		}
 	}
 }
 
 // DialHook implements redis.Hook.
-func (c *counter) DialHook(next redis.DialHook) redis.DialHook { return next }
+func (r *receipts) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 // ProcessHook implements redis.Hook.
-func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (r *receipts) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		c.saw(cmd)
+		r.saw(cmd)
 		return err
 	}
 }
 
 // ProcessPipelineHook implements redis.Hook.
-func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (r *receipts) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)
-		c.saw(cmds...)
+		r.saw(cmds...)
 		return err
 	}
 }

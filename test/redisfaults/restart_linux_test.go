@@ -21,7 +21,7 @@ func TestKillEverysec(t *testing.T) {
 	s.awaitAccepted(0.5)
 	mark := s.redis.Written()
 	s.awaitAccepted(0.65) // less than a second later
-	acked := s.publisher.accepted()
+	acked := s.publisher.added.entries()
 	s.redis.CutPower(mark)
 	s.redis.Restart()
 	vanished := s.vanished(acked)
@@ -44,7 +44,7 @@ func TestKillAlways(t *testing.T) {
 		s.awaitAccepted(part)
 		warned := s.said("level=WARN")
 		s.redis.Kill()
-		acked := s.publisher.accepted()
+		acked := s.publisher.added.entries()
 		s.await("the replicas to miss Redis", func() bool { return s.said("level=WARN") > warned })
 		s.redis.Restart()
 		if n := s.vanished(acked); n > 0 {

@@ -136,18 +136,24 @@ func (s *site) awaitAccepted(part float64) {
 	s.await(fmt.Sprintf("%d alerts to be accepted", n), func() bool { return len(s.publisher.accepted()) >= n })
 }
 
-// vanished is how many alerts that Redis had acknowledged it does not have any more.
-func (s *site) vanished(acked map[stream.AlertID]bool) int {
+// vanished is how many of the entries that Redis had acknowledged it does not have any more.
+// No replica trims what is not a day old.
+func (s *site) vanished(acked []string) (n int) {
 	s.t.Helper()
 	entries, err := s.observer().XRange(s.t.Context(), stream.Host(host).AlertsKey(), "-", "+").Result()
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	there := map[string]bool{}
 	for _, e := range entries {
-		id, _ := e.Values["id"].(string)
-		delete(acked, stream.AlertID(id))
+		there[e.ID] = true
 	}
-	return len(acked)
+	for _, id := range acked {
+		if !there[id] {
+			n++
+		}
+	}
+	return n
 }
 
 // drain waits until every alert is settled, and stops the replicas in good order.
