@@ -17,7 +17,8 @@ type Floor struct {
 	// replica is safe from its first moment; an error is a refusal. May be nil.
 	Members func() ([]int, error)
 	// RedisPeers returns the addresses of the Redis servers, as last known. It is called
-	// at most once a second and should not wait for the network. May be nil.
+	// at most once a second and must not wait for the network: every decision would wait
+	// with it. May be nil.
 	RedisPeers func() []netip.Addr
 
 	mu    sync.Mutex

@@ -11,31 +11,24 @@ import (
 
 // addSystem adds the gateways, the resolvers and the SSH clients above this process.
 func (f facts) addSystem() error {
-	for _, file := range []struct {
-		path, what string
-		parse      func([]byte) (list addrs, err error)
-		optional   bool // absent means none
-	}{
-		{"/proc/net/route", "a gateway", parseRoutes4, false},
-		{"/proc/net/ipv6_route", "a gateway", parseRoutes6, true}, // absent without IPv6
-		{"/etc/resolv.conf", "a resolver", parseResolv, true},
-		// Those behind the stub of systemd-resolved, which the other file names.
-		{"/run/systemd/resolve/resolv.conf", "a resolver", parseResolv, true},
-	} {
-		raw, err := os.ReadFile(file.path)
-		if file.optional && errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		var found addrs
-		if err == nil {
-			found, err = file.parse(raw)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", file.path, err)
-		}
-		f.add(file.what, found...)
+	routers, err := gateways()
+	if err != nil {
+		return fmt.Errorf("the routes of this host: %w", err)
 	}
-	for _, pid := range append(proc.Ancestors(os.Getpid()), os.Getpid()) {
+	f.add("a gateway", routers...)
+	// The second are those behind the stub of systemd-resolved, which the first names.
+	for _, path := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
+		raw, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // absent means none
+			return err
+		}
+		f.add("a resolver", parseResolv(raw)...)
+	}
+	self := os.Getpid()
+	if _, err := proc.ReadStat(self); err != nil {
+		return fmt.Errorf("the processes above this one: %w", err)
+	}
+	for _, pid := range append(proc.Ancestors(self), self) {
 		// Other users' environments are not ours to read, and their sessions not ours.
 		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if err == nil {

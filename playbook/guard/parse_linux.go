@@ -2,8 +2,6 @@ package guard
 
 import (
 	"bytes"
-	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,68 +11,9 @@ import (
 
 type addrs = []netip.Addr
 
-const rtfGateway = 0x2 // RTF_GATEWAY, include/uapi/linux/route.h
-
-// parseRoutes4 reads the gateways in /proc/net/route: not only the default ones, for a
-// router of this host is no attacker. An address there is the hexadecimal of its four
-// bytes taken as an integer of the host's byte order.
-func parseRoutes4(raw []byte) (list addrs, err error) {
-	header := true
-	for line := range strings.Lines(string(raw)) {
-		f := strings.Fields(line)
-		if header || len(f) == 0 {
-			header = false
-			continue
-		}
-		if len(f) < 4 {
-			return nil, fmt.Errorf("route with %d fields: %q", len(f), line)
-		}
-		gateway, err := strconv.ParseUint(f[2], 16, 32)
-		if err != nil {
-			return nil, fmt.Errorf("gateway of route %q: %w", line, err)
-		}
-		flags, err := strconv.ParseUint(f[3], 16, 32)
-		if err != nil {
-			return nil, fmt.Errorf("flags of route %q: %w", line, err)
-		}
-		if flags&rtfGateway != 0 {
-			var b [4]byte
-			binary.NativeEndian.PutUint32(b[:], uint32(gateway))
-			list = append(list, netip.AddrFrom4(b))
-		}
-	}
-	return list, nil
-}
-
-// parseRoutes6 reads the gateways in /proc/net/ipv6_route, where an address is 32
-// hexadecimal digits in the order of its bytes.
-func parseRoutes6(raw []byte) (list addrs, err error) {
-	for line := range strings.Lines(string(raw)) {
-		f := strings.Fields(line)
-		if len(f) == 0 {
-			continue
-		}
-		if len(f) < 9 {
-			return nil, fmt.Errorf("route with %d fields: %q", len(f), line)
-		}
-		gateway, err := hex.DecodeString(f[4])
-		if err != nil || len(gateway) != 16 {
-			return nil, fmt.Errorf("gateway of route %q", line)
-		}
-		flags, err := strconv.ParseUint(f[8], 16, 32)
-		if err != nil {
-			return nil, fmt.Errorf("flags of route %q: %w", line, err)
-		}
-		if flags&rtfGateway != 0 {
-			list = append(list, netip.AddrFrom16([16]byte(gateway)))
-		}
-	}
-	return list, nil
-}
-
 // parseResolv reads the name servers in a resolv.conf(5). A line that the resolver would
 // not understand protects nobody.
-func parseResolv(raw []byte) (list addrs, err error) {
+func parseResolv(raw []byte) (list addrs) {
 	for line := range strings.Lines(string(raw)) {
 		f := strings.Fields(line)
 		if len(f) < 2 || f[0] != "nameserver" {
@@ -84,7 +23,7 @@ func parseResolv(raw []byte) (list addrs, err error) {
 			list = append(list, addr)
 		}
 	}
-	return list, nil
+	return list
 }
 
 // parseSSH reads the clients from the environment of a process, see ssh(1).
