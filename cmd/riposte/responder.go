@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -128,11 +126,11 @@ func (r *responder) run(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, trace.Close()) }()
 	}
 	peers := redisPeers(rdb)
-	peers() // it has just answered, so its name resolves now
+	peers.renew(ctx) // it has just answered, so its name resolves now
 	replica, err := playbook.New(rdb, m.gate, playbook.Config{
 		Name: m.name, Host: host, Group: group, Playbooks: books, Mode: mode, MaxAge: r.maxAge, Zone: zone,
 		Lease: r.lease, Concurrency: r.concurrency,
-		Guard:  &guard.Floor{Members: m.living, RedisPeers: peers},
+		Guard:  &guard.Floor{Members: m.living, RedisPeers: peers.known},
 		OwnUID: r.ownUID, Unfenced: r.unfenced, Replication: r.replication(), Out: r.out, Trace: trace, Log: r.log,
 	})
 	if err != nil {
@@ -141,6 +139,7 @@ func (r *responder) run(ctx context.Context) (err error) {
 	var upkeep sync.WaitGroup
 	maintaining, stop := context.WithCancel(ctx) // until the replica has stopped, for whatever reason
 	upkeep.Go(func() { maintain(maintaining, r.log, m.gate) })
+	upkeep.Go(func() { peers.keep(maintaining) })
 	err = errors.Join(replica.Run(ctx), m.life.Retire())
 	stop()
 	upkeep.Wait()
@@ -192,29 +191,6 @@ func (r *responder) checkRedis(ctx context.Context, rdb *redis.Client, mode play
 
 func (r *responder) replication() ledger.Replication {
 	return ledger.Replication{Replicas: r.waitReplicas, Synced: r.waitAOF, Patience: time.Second}
-}
-
-// redisPeers are the addresses behind which Redis is: blocking one would cut off the hand
-// that could undo it. Where the name cannot be resolved, those it last had.
-func redisPeers(rdb *redis.Client) func() []netip.Addr {
-	opt := rdb.Options()
-	host, _, err := net.SplitHostPort(opt.Addr)
-	if err != nil || opt.Network == "unix" {
-		return func() []netip.Addr { return nil }
-	}
-	var mu sync.Mutex
-	var last []netip.Addr
-	return func() []netip.Addr {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil {
-			last = found
-		}
-		return last
-	}
 }
 
 const (
