@@ -44,6 +44,8 @@
 // # log
 //
 // One line of JSON an alert, appended in one write. A repetition writes the same key again.
+// A line that was cut short, by a full disk or the death of its writer, stays as it is, and
+// the next one begins on a line of its own.
 //
 // # run_script
 //

@@ -132,8 +132,33 @@ func (l *Log) write(out io.Writer, line []byte) error {
 	if err != nil {
 		return err
 	}
+	return errors.Join(appendLine(file, line), file.Close())
+}
+
+// lockPatience is how long a line waits for others to be written. Whoever takes longer is
+// frozen, and must not keep everybody waiting.
+const lockPatience = time.Second
+
+// appendLine begins a line of its own where a full disk or the death of its writer has cut
+// the last one short. Under the lock only one of several replicas does; the lock is freed
+// with the file.
+func appendLine(file *os.File, line []byte) error {
+	lockLog(file, lockPatience)
+	st, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if size := st.Size(); size > 0 {
+		last := make([]byte, 1)
+		if _, err := file.ReadAt(last, size-1); err != nil {
+			return err
+		}
+		if last[0] != '\n' {
+			line = append([]byte{'\n'}, line...)
+		}
+	}
 	_, err = file.Write(line)
-	return errors.Join(err, file.Close())
+	return err
 }
 
 // openLog opens a regular file for appending. Anything else in its place, a symbolic link
@@ -142,7 +167,7 @@ func openLog(path string) (*os.File, error) {
 	if st, err := os.Lstat(path); err == nil && !st.Mode().IsRegular() {
 		return nil, Refuse("%s is not a regular file: %s", path, st.Mode().Type())
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|noFollow, 0o600)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -122,6 +122,45 @@ func TestLogFile(t *testing.T) {
 	}
 }
 
+// Where the last line was cut short, one of the next writers ends it, and one only.
+func TestLogAfterCutLine(t *testing.T) {
+	for range 50 {
+		path := filepath.Join(t.TempDir(), "alerts.ndjson")
+		const cut = `{"time":"2026-01-02T03:04:05`
+		if err := os.WriteFile(path, []byte(cut), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if _, err := (&action.Log{Path: path}).Apply(t.Context(), logEnv(nil)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if lines := logLines(t, path); len(lines) != 9 || lines[0] != cut {
+			t.Fatalf("want the line that was cut and 8 more:\n%s", strings.Join(lines, "\n"))
+		}
+	}
+}
+
+// logLines are the lines of a log, of which all but the first must be whole.
+func logLines(t *testing.T, path string) []string {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n")
+	for i, line := range lines {
+		if !json.Valid([]byte(line)) && i > 0 {
+			t.Errorf("line %d of %d: %q", i+1, len(lines), line)
+		}
+	}
+	return lines
+}
+
 func TestLogRefusesLinks(t *testing.T) {
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")

@@ -231,8 +231,8 @@ func (r *run) checkLog(trial judge.Trial) {
 	lines := map[string]int{}
 	for line := range bytes.Lines(raw) {
 		var l struct{ Key string }
-		if i := bytes.LastIndex(line, []byte(`{"time":`)); i > 0 { // a replica was killed in the middle of a line
-			line = line[i:]
+		if len(line) > 1 && !bytes.HasSuffix(line, []byte("}\n")) {
+			continue // a replica was killed in the middle of it
 		}
 		if err := json.Unmarshal(line, &l); err != nil {
 			r.t.Errorf("log: %v in %q", err, line)
