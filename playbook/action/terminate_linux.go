@@ -207,11 +207,8 @@ func (t *TerminateProcess) plausible(st proc.Stat) error {
 	if err != nil {
 		return Refuse("the start of PID %d cannot be told: %v", t.PID, err)
 	}
-	if t.SeenUntil.IsZero() {
-		return Refuse("the alert says neither when PID %d started nor when it was seen", t.PID)
-	}
-	if late := started.Sub(t.SeenUntil); late >= startTolerance {
-		return Refuse("PID %d was reused: this process started %s after the alert", t.PID, late.Round(time.Millisecond))
+	if err := t.startedInTime(started); err != nil {
+		return err
 	}
 	if t.Name != "" {
 		info, err := proc.Read(st.PID)
@@ -231,6 +228,17 @@ func (t *TerminateProcess) plausible(st proc.Stat) error {
 		if strings.TrimSuffix(t.Exe, " (deleted)") != exe {
 			return Refuse("PID %d was reused or has changed: it runs %q, the alert says %q", t.PID, clip(exe, 80), clip(t.Exe, 80))
 		}
+	}
+	return nil
+}
+
+// startedInTime compares the start with when the alert was seen.
+func (t *TerminateProcess) startedInTime(started time.Time) error {
+	if t.SeenUntil.IsZero() {
+		return Refuse("the alert says neither when PID %d started nor when it was seen", t.PID)
+	}
+	if late := started.Sub(t.SeenUntil); late >= startTolerance {
+		return Refuse("PID %d was reused: this process started %s after the alert", t.PID, late.Round(time.Millisecond))
 	}
 	return nil
 }

@@ -86,6 +86,22 @@ func TestToolDiesWithRiposte(t *testing.T) {
 	}
 }
 
+// Two ticks are what a start time may be off. More, and whoever got the PID of a process that
+// an alert was about would be ended in its stead.
+func TestStartTolerance(t *testing.T) {
+	seen := time.Unix(1790000000, 0)
+	e := &TerminateProcess{PID: 4711, SeenUntil: seen}
+	for late, want := range map[time.Duration]bool{
+		-time.Hour: true, 0: true, 20*time.Millisecond - 1: true,
+		20 * time.Millisecond: false, time.Second: false, time.Hour: false,
+	} {
+		err := e.startedInTime(seen.Add(late))
+		if _, refused := Reason(err); refused == want || (err == nil) != want {
+			t.Errorf("started %s after the alert: %v", late, err)
+		}
+	}
+}
+
 func TestRules(t *testing.T) {
 	r := ipRule{"-s", netip.MustParseAddr("198.51.100.2"), "a-1~0f", time.Hour, 1790000000}
 	line := strings.Join(append([]string{"-A", "RIPOSTE"}, r.argv()...), " ")
