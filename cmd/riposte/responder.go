@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -207,12 +205,10 @@ func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate) {
 	var cleaned time.Time
 	for {
 		// Also where this replica only observes: what was blocked before must end all the same.
-		if runtime.GOOS == "linux" && os.Geteuid() == 0 {
-			if n, err := action.SweepExpired(ctx); err != nil && ctx.Err() == nil {
-				log.Warn("expired iptables rules not removed", "err", err)
-			} else if n > 0 {
-				log.Info("removed expired iptables rules", "rules", n)
-			}
+		if n, err := action.SweepExpired(ctx); err != nil && ctx.Err() == nil {
+			log.Warn("expired iptables rules not removed", "err", err)
+		} else if n > 0 {
+			log.Info("removed expired iptables rules", "rules", n)
 		}
 		if now := time.Now(); now.Sub(cleaned) > cleaningEvery {
 			cleaned = now

@@ -33,6 +33,9 @@ type BlockSpec struct {
 
 const maxTTL = 24 * time.Hour
 
+// iptablesNeeds is what the program iptables must be given, see runBound.
+var iptablesNeeds = []Capability{CapNetAdmin, CapNetRaw}
+
 func newBlockSpec() *BlockSpec {
 	s := &BlockSpec{Address: sourceIP, TTL: time.Hour, Backend: NFTables}
 	if runtime.GOOS == "windows" {
@@ -78,10 +81,13 @@ func (s *BlockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 
 // Capabilities implements Spec.
 func (s *BlockSpec) Capabilities(ownUID bool) []Capability {
-	if s.Backend == Netsh {
-		return nil
+	switch s.Backend {
+	case NFTables:
+		return []Capability{CapNetAdmin}
+	case IPTables:
+		return iptablesNeeds
 	}
-	return []Capability{CapNetAdmin}
+	return nil
 }
 
 // BlockIP drops what comes from one address and what goes to it, for a time that counts

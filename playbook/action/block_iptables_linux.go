@@ -213,10 +213,13 @@ func toolOf(addr netip.Addr) string {
 }
 
 // SweepExpired removes the rules of the iptables backend whose time is over and says how
-// many they were: two a block. It does nothing where iptables is not installed or nothing
-// was ever blocked with it. Several may sweep at once. A responder that uses the backend
+// many they were: two a block. It does nothing where iptables is not installed, where nothing
+// was ever blocked with it, or where this process may not use it. Several may sweep at once. A responder that uses the backend
 // calls it at its start and then every few seconds: a block outlives its time by that.
 func SweepExpired(ctx context.Context) (removed int, err error) {
+	if missing, err := Missing(iptablesNeeds); err != nil || len(missing) > 0 {
+		return 0, err
+	}
 	var t iptables
 	for _, tool := range []string{"iptables", "ip6tables"} {
 		set, failed := t.list(ctx, tool)

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -437,12 +436,7 @@ func TestBlockUnprivileged(t *testing.T) {
 	if missing, err := action.Missing([]action.Capability{action.CapNetAdmin, action.CapKill, action.CapSysPtrace}); err != nil || missing != nil {
 		t.Errorf("root misses %v, %v", missing, err)
 	}
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestBlockUnprivileged$", "-test.v")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	cmd.Env = append(os.Environ(), helperEnv+"=unprivileged")
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
-		t.Errorf("%v\n%s", err, out)
-	}
+	asNobody(t, "/proc/self/exe", "unprivileged")
 }
 
 // TestBlockRefused refuses before it looks at any firewall.

@@ -7,5 +7,6 @@ type Capability string
 const (
 	CapKill      Capability = "CAP_KILL"       // signal other users' processes
 	CapNetAdmin  Capability = "CAP_NET_ADMIN"  // change the firewall
+	CapNetRaw    Capability = "CAP_NET_RAW"    // change it by iptables, which opens a raw socket
 	CapSysPtrace Capability = "CAP_SYS_PTRACE" // read the executable of other users' processes
 )

@@ -6,9 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var capabilityBits = map[Capability]uint{
+var capabilityBits = map[Capability]uintptr{
 	CapKill:      unix.CAP_KILL,
 	CapNetAdmin:  unix.CAP_NET_ADMIN,
+	CapNetRaw:    unix.CAP_NET_RAW,
 	CapSysPtrace: unix.CAP_SYS_PTRACE,
 }
 

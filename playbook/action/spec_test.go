@@ -2,6 +2,7 @@ package action_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,8 +73,10 @@ func TestCapabilities(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
 	}
-	if got := (&action.BlockSpec{Backend: action.Netsh}).Capabilities(false); got != nil {
-		t.Errorf("netsh needs %v", got)
+	for backend, want := range map[string]string{action.Netsh: "[]", action.IPTables: "[CAP_NET_ADMIN CAP_NET_RAW]"} {
+		if got := fmt.Sprint((&action.BlockSpec{Backend: backend}).Capabilities(true)); got != want {
+			t.Errorf("%s needs %s, want %s", backend, got, want)
+		}
 	}
 }
 
