@@ -94,6 +94,7 @@ type Responder struct {
 	suspects *suspects
 	dead     atomic.Pointer[[]string] // names proven dead, for Begin
 	floor    atomic.Uint64            // the newest epoch the gate has named to us
+	strays   map[stream.Group]bool    // groups nobody can serve, of which upkeep has said so
 	working  sync.WaitGroup
 
 	// Settled is how many alerts this replica brought to an end.
@@ -115,6 +116,7 @@ func New(rdb redis.UniversalClient, g *gate.Gate, cfg Config) (*Responder, error
 		consumer: stream.NewConsumer(rdb, cfg.Host, cfg.Group, cfg.Name),
 		planner:  &Planner{Host: cfg.Host, Playbooks: cfg.Playbooks, Mode: cfg.Mode, MaxAge: cfg.MaxAge, Zone: cfg.Zone},
 		workers:  newWorkers(cfg.Concurrency), grants: newGrants(led, log), later: newLater(), suspects: newSuspects(),
+		strays: map[stream.Group]bool{},
 	}, nil
 }
 

@@ -46,7 +46,11 @@ func (u undertaker) round(ctx context.Context) {
 	}
 	until := time.Now().Add(undertakeFor)
 	for _, g := range groups {
-		if _, err := stream.ParseGroup(string(g)); err != nil || g == u.cfg.Group || g == stream.DefaultGroup {
+		if stray := stream.StrayGroup(u.cfg.Host, g); stray != "" {
+			u.sayStray(g, stray)
+			continue
+		}
+		if g == u.cfg.Group || g == stream.DefaultGroup {
 			continue
 		}
 		n, err := u.group(ctx, g, until)
@@ -56,6 +60,14 @@ func (u undertaker) round(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			u.log.Warn("what an abandoned group has left cannot be buried; trying again", "group", g, "err", err)
 		}
+	}
+}
+
+// sayStray says once of each group that nobody can serve or bury for what to do about it.
+func (u undertaker) sayStray(g stream.Group, what string) {
+	if !u.strays[g] {
+		u.strays[g] = true
+		u.log.Warn(what, "group", g)
 	}
 }
 

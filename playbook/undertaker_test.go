@@ -367,3 +367,27 @@ func TestUndertakerPassesByWhatItCannotBury(t *testing.T) {
 		t.Errorf("the bad one is gone: %+v", info)
 	}
 }
+
+// A group whose name no responder can have is not served and not buried for. What it keeps
+// from being trimmed must not be kept in silence, nor said every ten seconds.
+func TestStrayGroup(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	rdb := srv.Client()
+	const stray = stream.Group("my group")
+	ensure(t, rdb, stream.DefaultGroup, stray)
+	pastAlert(t, rdb, 1, `{"level":"HIGH"}`)
+	r := replicaIn(t, srv, t.TempDir(), "h1-1-a", stream.DefaultGroup)
+	var said strings.Builder
+	r.log = slog.New(slog.NewTextHandler(&said, nil))
+	u := undertaker{r, 0}
+	for range 3 {
+		u.round(t.Context())
+	}
+	if n := strings.Count(said.String(), "level=WARN"); n != 1 || !strings.Contains(said.String(), `XGROUP DESTROY riposte:{h1}:alerts \"my group`) {
+		t.Errorf("said %d times, want once, with what to do:\n%s", n, said.String())
+	}
+	if info := left(t, rdb, stray); info.Lag != 1 {
+		t.Errorf("the group was touched: %+v", info)
+	}
+}

@@ -29,6 +29,16 @@ func (c *Consumer) Groups(ctx context.Context) ([]Group, error) {
 	return groups, nil
 }
 
+// StrayGroup says what to do about a group that no responder can serve, because its name is
+// not one of a group; empty where it is.
+func StrayGroup(host Host, g Group) string {
+	if _, err := ParseGroup(string(g)); err == nil {
+		return ""
+	}
+	return fmt.Sprintf("no responder can serve a group of such a name, and what it has not acked is kept for ever, with everything newer; if nothing of yours reads it, remove it in redis-cli: XGROUP DESTROY %s %q",
+		host.AlertsKey(), clip(string(g)))
+}
+
 //go:embed lua/abandoned.lua
 var abandonedSource string
 

@@ -243,6 +243,9 @@ func inspectGroup(ctx context.Context, rdb *redis.Client, host Host, info redis.
 
 // words says what an operator should know.
 func (g *GroupStatus) words(host Host, now time.Time) []string {
+	if stray := StrayGroup(host, g.Group); stray != "" {
+		return []string{stray}
+	}
 	var say []string
 	if g.Unknown > 0 {
 		say = append(say, fmt.Sprintf("UNKNOWN: %s may or may not have happened; look, then note what you found with `riposte ledger resolve ALERT --note ...`; see `riposte ledger list --outcome unknown --host %s --group %s`",

@@ -18,16 +18,18 @@ func TestWords(t *testing.T) {
 		g    GroupStatus
 		want string
 	}{
-		{"all is well", GroupStatus{Lag: lag(0), Consumers: []ConsumerStatus{active, gone}},
+		{"no name", GroupStatus{Group: "my \"group\"", Lag: lag(0), Consumers: []ConsumerStatus{active}},
+			"no responder can serve a group of such a name, and what it has not acked is kept for ever, with everything newer; if nothing of yours reads it, remove it in redis-cli: XGROUP DESTROY riposte:{h}:alerts \"my \\\"group\\\"\""},
+		{"all is well", GroupStatus{Group: "g", Lag: lag(0), Consumers: []ConsumerStatus{active, gone}},
 			"all is well: every alert is read, nothing is stuck"},
-		{"a silent holder", GroupStatus{Lag: lag(0), Consumers: []ConsumerStatus{active, silent}},
+		{"a silent holder", GroupStatus{Group: "g", Lag: lag(0), Consumers: []ConsumerStatus{active, silent}},
 			"3 alerts are held by consumer h-2-b, which has been silent for 12 s; they are taken over when its lease ends"},
 		{"nobody to take over", GroupStatus{Group: "g", Lag: lag(0), Consumers: []ConsumerStatus{silent}},
 			"no responder has asked for work within 10 s; start one with `riposte responder --host h --group g`\n" +
 				"3 alerts are held by consumer h-2-b, which has been silent for 12 s; a responder that is started takes over when its lease has ended"},
-		{"busy", GroupStatus{Lag: lag(7), Consumers: []ConsumerStatus{active}},
+		{"busy", GroupStatus{Group: "g", Lag: lag(7), Consumers: []ConsumerStatus{active}},
 			"7 alerts not read yet; if that number stays, every replica has its hands full"},
-		{"counted in part", GroupStatus{Lag: lag(0), Consumers: []ConsumerStatus{active}, Partial: true},
+		{"counted in part", GroupStatus{Group: "g", Lag: lag(0), Consumers: []ConsumerStatus{active}, Partial: true},
 			"the ledger was counted in part: it is too large to be counted whole, or this user may not list keys"},
 	} {
 		if got := strings.Join(c.g.words("h", now), "\n"); got != c.want {
