@@ -37,28 +37,44 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 			`p.yaml:2:7: mode "enforced"; did you mean "enforce"?`},
 
 		{"condition: field of the alert", "name: contain\nmatch: alert.levle == \"HIGH\"\nsteps:\n  - name: a\n    action: log\n",
-			`p.yaml:2:8: match: unknown field "levle"; did you mean "level"?`},
+			`p.yaml:2:14: match: unknown field "levle"; did you mean "level"?`},
 		{"condition: field of the process", "name: contain\n\nmatch: >-\n  alert.level == \"HIGH\"\n  and alert.process.nmae == \"nc\"\nsteps:\n  - name: a\n    action: log\n",
-			`p.yaml:3:8: match: unknown field "nmae"; did you mean "name"?`},
+			`p.yaml:5:21: match: unknown field "nmae"; did you mean "name"?`},
 		{"condition: field of the parent", "name: contain\nmatch: alert.process.parent.start_tick == 1\nsteps:\n  - name: a\n    action: log\n",
-			`p.yaml:2:8: match: unknown field "start_tick"; did you mean "start_ticks"?`},
+			`p.yaml:2:29: match: unknown field "start_tick"; did you mean "start_ticks"?`},
 		{"condition: field of the rule", "name: contain\nmatch: alert.rule.tag == \"x\"\nsteps:\n  - name: a\n    action: log\n",
-			`p.yaml:2:8: match: unknown field "tag"; did you mean "tags"?`},
+			`p.yaml:2:19: match: unknown field "tag"; did you mean "tags"?`},
 		{"condition: name", "name: contain\nmatch: alrt.level == \"HIGH\"\nsteps:\n  - name: a\n    action: log\n",
 			`p.yaml:2:8: match: unknown name alrt; did you mean "alert"?`},
 		{"condition: no yes or no", "name: contain\nmatch: alert.level\nsteps:\n  - name: a\n    action: log\n",
 			`p.yaml:2:8: match: expected bool, but got string`},
 		{"condition: types", "name: contain\nmatch: alert.actionable_pid == \"12\"\nsteps:\n  - name: a\n    action: log\n",
-			`p.yaml:2:8: match: invalid operation: == (mismatched types int64 and string)`},
+			`p.yaml:2:29: match: invalid operation: == (mismatched types int64 and string)`},
 		{"condition: half", "name: contain\nmatch: alert.level ==\nsteps:\n  - name: a\n    action: log\n",
-			`p.yaml:2:8: match: unexpected token EOF`},
+			`p.yaml:2:21: match: unexpected token EOF`},
+		{"condition: literal block", "name: contain\nmatch: |\n  alert.level == \"HIGH\" and\n    alert.process.nmae == \"nc\"\nsteps:\n  - name: a\n    action: log\n",
+			`p.yaml:4:19: match: unknown field "nmae"`},
+		{"condition: in double quotes", "name: contain\nmatch: \"alert.level == \\\"HIGH\\\" and alert.levle == \\\"x\\\"\"\nsteps:\n  - name: a\n    action: log\n",
+			`p.yaml:2:43: match: unknown field "levle"`},
+		{"condition: in single quotes", "name: contain\nmatch: 'alert.level == ''HIGH'' and alert.levle == \"x\"'\nsteps:\n  - name: a\n    action: log\n",
+			`p.yaml:2:43: match: unknown field "levle"`},
+		{"condition: folded", "name: contain\nmatch: alert.level == \"é\"\n  and   alert.levle == \"x\"\nsteps:\n  - name: a\n    action: log\n",
+			`p.yaml:3:15: match: unknown field "levle"`},
+		{"condition: in other words", "name: contain\nmatch: \"alert.level == '\\u0041' and alert.levle == 'x'\"\nsteps:\n  - name: a\n    action: log\n",
+			`p.yaml:2:8: match: unknown field "levle"`},
 		{"condition: missing", "name: contain\nsteps:\n  - name: a\n    action: log\n",
 			"p.yaml:1:5: match is missing"},
 
 		{"duration in with", head + "  - name: a\n    action: terminate_process\n    with:\n      grace: 1 second\n",
 			`p.yaml:7:14: time: unknown unit " second" in duration "1 second"; write it like 300ms, 5s or 1h30m`},
 		{"duration without a unit", head + "  - name: a\n    action: log\n    timeout: 30\n",
-			`p.yaml:6:14: `},
+			`p.yaml:6:14: 30 what? write 30s`},
+		{"fraction of a duration without a unit", head + "  - name: a\n    action: log\n    timeout: 0.5\n",
+			`p.yaml:6:14: 0.5 what? write 0.5s`},
+		{"quoted duration without a unit", head + "  - name: a\n    action: terminate_process\n    with: {grace: \"2\"}\n",
+			`p.yaml:6:19: 2 what? write 2s`},
+		{"no duration at all", head + "  - name: a\n    action: log\n    timeout: [1s]\n",
+			`p.yaml:6:14: want a time such as 300ms, 5s or 1h30m`},
 		{"duration of a step", head + "  - name: a\n    action: log\n    timeout: 3q\n",
 			`p.yaml:6:14: time: unknown unit "q" in duration "3q"`},
 		{"grace too long", head + "  - name: a\n    action: terminate_process\n    with: {grace: 61s}\n",
@@ -70,11 +86,21 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 		{"timeout too short", head + "  - name: a\n    action: log\n    timeout: 1ms\n",
 			`p.yaml:6:14: step "a": timeout 1ms: want 100ms to 10m`},
 		{"attempts below 1", head + "  - name: a\n    action: log\n    retry: {attempts: -1}\n",
-			`p.yaml:6:12: step "a": retry.attempts -1: want 1 to 100`},
+			`p.yaml:6:23: step "a": retry.attempts -1: want 1 to 100`},
+		{"no attempts", head + "  - name: a\n    action: log\n    retry: {attempts: 0}\n",
+			`p.yaml:6:23: step "a": retry.attempts 0: want 1 to 100`},
+		{"no timeout", head + "  - name: a\n    action: log\n    timeout: 0s\n",
+			`p.yaml:6:14: step "a": timeout 0s: want 100ms to 10m`},
+		{"no first pause", head + "  - name: a\n    action: log\n    retry:\n      initial: 0s\n",
+			`p.yaml:7:16: step "a": retry.initial 0s: want 1ms to 1h`},
+		{"no longest pause", head + "  - name: a\n    action: log\n    retry:\n      max: 0s\n",
+			`p.yaml:7:12: step "a": retry.max 0s: want initial, which is 200ms, to 1h`},
+		{"no attempts, behind an anchor", head + "  - &s {name: a, action: log, retry: {attempts: 0}}\n",
+			`p.yaml:4:49: step "a": retry.attempts 0: want 1 to 100`},
 		{"attempts that are no number", head + "  - name: a\n    action: log\n    retry: {attempts: many}\n",
-			`p.yaml:6:23: cannot unmarshal string`},
+			`p.yaml:6:23: want a whole number`},
 		{"initial above max", head + "  - name: a\n    action: log\n    retry: {initial: 2s, max: 1s}\n",
-			`p.yaml:6:12: step "a": retry: want 1ms <= initial <= max <= 1h`},
+			`p.yaml:6:31: step "a": retry.max 1s: want initial, which is 2s, to 1h`},
 		{"path not absolute", head + "  - name: a\n    action: log\n    with: {path: x.log}\n",
 			`p.yaml:6:11: step "a": path: "x.log" is not absolute`},
 		{"network", head + "  - name: a\n    action: block_ip\n    with: {address: 10.0.0.0/8}\n",
@@ -102,7 +128,7 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 			if err == nil {
 				t.Fatalf("accepted as %+v\n%s", p, c.src)
 			}
-			if !strings.Contains(err.Error(), c.want) {
+			if !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("\ngot  %v\nwant %s\n%s", err, c.want, c.src)
 			}
 		})
@@ -110,7 +136,7 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 }
 
 func TestDecodeDefaults(t *testing.T) {
-	p, err := playbook.Decode("p.yaml", []byte("name: contain\nmatch: \"true\"\nsteps:\n  - name: a\n    action: log\n    with:\n  - name: b\n    action: log\n    timeout: 1m\n    retry: {attempts: 1, initial: 20s}\n"))
+	p, err := playbook.Decode("p.yaml", []byte("name: contain\nmatch: \"true\"\nsteps:\n  - name: a\n    action: log\n    with:\n  - name: b\n    action: log\n    timeout: 1m\n    retry: {attempts: 1, initial: 20s}\n  - name: c\n    action: log\n    timeout:\n    retry:\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +147,9 @@ func TestDecodeDefaults(t *testing.T) {
 	// A pause that begins above the default maximum raises it.
 	if want := (playbook.Retry{Attempts: 1, Initial: 20 * time.Second, Max: 20 * time.Second}); b.Retry != want || b.Timeout != time.Minute {
 		t.Errorf("step b: %+v, timeout %s", b.Retry, b.Timeout)
+	}
+	if c := p.Steps[2]; c.Retry != a.Retry || c.Timeout != a.Timeout {
+		t.Errorf("step c, of which nothing stands behind the words: %+v, timeout %s", c.Retry, c.Timeout)
 	}
 	again, err := playbook.Decode("q.yaml", []byte("name: contain\nmatch: \"true\"\nsteps:\n  - name: a\n    action: log\n"))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"regexp"
+	"strings"
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/file"
@@ -71,6 +72,17 @@ func compile(condition string) (*vm.Program, error) {
 		return nil, e
 	}
 	return p, err
+}
+
+// told is what an error of the compiler or the machine says, in one line, and how many
+// characters into the condition. Its own picture of the place would be a second one.
+func told(err error) (message string, n int) {
+	message = err.Error()
+	if e := new(file.Error); errors.As(err, &e) {
+		message, n = e.Message, e.From
+	}
+	message, _, _ = strings.Cut(message, "\n")
+	return message, n
 }
 
 var (

@@ -78,9 +78,10 @@ func (p *Planner) resolve(book *Playbook, a *stream.Alert, seen action.Seen) []l
 	}
 	yes, err := matches(book.program, a)
 	if err != nil { // a condition that cannot be decided is not a yes, and must not pass unseen
+		message, _ := told(err)
 		return []ledger.Step{{
 			Playbook: book.Name, Step: none, Action: noAction, Mode: string(p.Mode), Hash: book.Hash,
-			Reason: clip("match could not be evaluated: "+err.Error(), 500),
+			Reason: clip("match could not be evaluated: "+message, 500),
 		}}
 	}
 	if !yes {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/expr-lang/expr/vm"
@@ -71,11 +72,34 @@ type Step struct {
 	spec action.Spec // With, decoded and checked
 }
 
-// Retry of a step that fails. Zero values mean the defaults.
+// Retry of a step that fails.
 type Retry struct {
 	Attempts int           `yaml:"attempts"` // default 5
 	Initial  time.Duration `yaml:"initial"`  // default 200ms
-	Max      time.Duration `yaml:"max"`      // default 10s
+	Max      time.Duration `yaml:"max"`      // default 10s, or Initial where that is longer
+}
+
+// UnmarshalYAML begins with the defaults: only what is absent takes them, and a zero that
+// was written stays one, to be refused.
+func (s *Step) UnmarshalYAML(decode func(any) error) error {
+	type step Step // without this method
+	d := step{Timeout: 10 * time.Second, Retry: Retry{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second}}
+	err := decode(&d)
+	*s = Step(d)
+	return err
+}
+
+// UnmarshalYAML fills in what was written over the defaults, which a Step has set.
+func (r *Retry) UnmarshalYAML(decode func(any) error) error {
+	type retry Retry // without this method
+	d := retry(*r)
+	if err := decode(&d); err != nil {
+		return err
+	}
+	d.Max = max(r.Max, d.Initial) // the default: a Max that was written takes its place again
+	err := decode(&d)
+	*r = Retry(d)
+	return err
 }
 
 //go:embed default.yaml
@@ -158,7 +182,8 @@ func Decode(file string, src []byte) (*Playbook, error) {
 		}
 	}
 	if p.program, err = compile(p.Match); err != nil {
-		return nil, fail("match", "match: %v", err)
+		message, n := told(err)
+		return nil, strict.AtText(file, src, strict.Find(doc, "match"), p.Match, n, "match: %s", message)
 	}
 	var names []string
 	for i := range p.Steps {
@@ -179,7 +204,11 @@ func Decode(file string, src []byte) (*Playbook, error) {
 
 func (s *Step) check(file string, at ast.Node) error {
 	fail := func(field, format string, args ...any) error {
-		return strict.At(file, strict.Find(at, field), "step %q: %s", s.Name, fmt.Sprintf(format, args...))
+		node := at
+		for _, name := range strings.Split(field, ".") {
+			node = strict.Find(node, name)
+		}
+		return strict.At(file, node, "step %q: %s", s.Name, fmt.Sprintf(format, args...))
 	}
 	if !name.MatchString(s.Name) || s.Name == "-" {
 		return fail("name", "name: want 1 to 64 of A-Z a-z 0-9 . _ -")
@@ -197,30 +226,20 @@ func (s *Step) check(file string, at ast.Node) error {
 	if err := s.spec.Validate(); err != nil {
 		return fail("with", "%v", err)
 	}
-	s.Timeout = orDefault(s.Timeout, 10*time.Second)
-	s.Retry.Attempts = orDefault(s.Retry.Attempts, 5)
-	s.Retry.Initial = orDefault(s.Retry.Initial, 200*time.Millisecond)
-	s.Retry.Max = orDefault(s.Retry.Max, max(10*time.Second, s.Retry.Initial))
-	switch {
+	switch r := s.Retry; {
 	case s.Timeout < 100*time.Millisecond || s.Timeout > 10*time.Minute:
 		return fail("timeout", "timeout %v: want 100ms to 10m", s.Timeout)
-	case s.Retry.Attempts < 1 || s.Retry.Attempts > 100:
-		return fail("retry", "retry.attempts %d: want 1 to 100", s.Retry.Attempts)
-	case s.Retry.Initial < time.Millisecond || s.Retry.Max > time.Hour || s.Retry.Max < s.Retry.Initial:
-		return fail("retry", "retry: want 1ms <= initial <= max <= 1h")
+	case r.Attempts < 1 || r.Attempts > 100:
+		return fail("retry.attempts", "retry.attempts %d: want 1 to 100", r.Attempts)
+	case r.Initial < time.Millisecond || r.Initial > time.Hour:
+		return fail("retry.initial", "retry.initial %v: want 1ms to 1h", r.Initial)
+	case r.Max < r.Initial || r.Max > time.Hour:
+		return fail("retry.max", "retry.max %v: want initial, which is %v, to 1h", r.Max, r.Initial)
 	}
 	if needs, ok := s.spec.(interface{ Takes() time.Duration }); ok && needs.Takes() >= s.Timeout {
 		return fail("timeout", "timeout %v: the action alone may take %v; allow more", s.Timeout, needs.Takes())
 	}
 	return nil
-}
-
-func orDefault[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }
 
 func (r Retry) plan() ledger.Retry { return ledger.Retry(r) }

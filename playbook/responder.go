@@ -80,6 +80,14 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+func orDefault[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
 // Responder is one replica.
 type Responder struct {
 	cfg      Config

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -55,8 +56,9 @@ func Decode(file string, node ast.Node, into any) (err error) {
 	}
 	// The error of a duration comes without its place, but it quotes the text.
 	for _, text := range ast.Filter(ast.StringType, node) {
-		if _, bad := time.ParseDuration(text.(*ast.StringNode).Value); bad != nil && bad.Error() == err.Error() {
-			return At(file, text, "%v; write it like 300ms, 5s or 1h30m", err)
+		value := text.(*ast.StringNode).Value
+		if _, bad := time.ParseDuration(value); bad != nil && bad.Error() == err.Error() {
+			return At(file, text, "%s", Unitless(value, err.Error()+"; write it like 300ms, 5s or 1h30m"))
 		}
 	}
 	return wrap(file, err, node, into)
@@ -121,10 +123,38 @@ func wrap(file string, err error, node ast.Node, into any) error {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	message := e.GetMessage()
+	if mismatch := new(yaml.TypeError); errors.As(err, &mismatch) {
+		message = wanted(mismatch)
+	}
 	if m := unknownField.FindStringSubmatch(message); m != nil {
 		message += Hint(m[1], fieldsAt(node, reflect.TypeOf(into), e.GetToken()))
 	}
 	return at(file, e.GetToken(), message)
+}
+
+// wanted says what should stand in the place of a value of another type.
+func wanted(e *yaml.TypeError) string {
+	switch {
+	case e.DstType == reflect.TypeFor[time.Duration]():
+		return Unitless(e.Token.Value, "want a time such as 300ms, 5s or 1h30m")
+	case e.DstType.Kind() == reflect.Int:
+		return "want a whole number"
+	case e.DstType.Kind() == reflect.String:
+		return "want a text"
+	}
+	return e.GetMessage()
+}
+
+// Unitless asks for the unit of a time that is a mere number. Of any other it says what else
+// there is to say.
+func Unitless(value, other string) string {
+	if _, err := strconv.ParseFloat(value, 64); err != nil {
+		return other
+	}
+	if _, err := time.ParseDuration(value + "s"); err != nil {
+		return other
+	}
+	return fmt.Sprintf("%s what? write %[1]ss", value)
 }
 
 // fieldsAt are the YAML names of the struct that is being filled where a key stands; nil where
