@@ -29,6 +29,9 @@ const DefaultRetention = 7 * 24 * time.Hour
 // version. Asking again does not help; in a batch it may be another claim's fault.
 var ErrClaim = errors.New("claim cannot be begun")
 
+// ShortestLease is what a renewal every third of it can keep up with.
+const ShortestLease = 100 * time.Millisecond
+
 // Config of a Ledger. Zero values mean the defaults.
 type Config struct {
 	Host  stream.Host
@@ -36,7 +39,7 @@ type Config struct {
 	Owner string // consumer name of this replica, never reused
 	Gate  string // ID of the gate this replica uses, without spaces
 
-	Lease        time.Duration // default 5 s; at least 100 ms
+	Lease        time.Duration // default 5 s; at least ShortestLease
 	Retention    time.Duration // how long a settled entry and its journal stay; default DefaultRetention
 	DeathsToBury int           // proven deaths after which an alert is poison; default 5
 }
@@ -56,8 +59,8 @@ func (c *Config) Validate() error {
 		c.Gate = "-"
 	}
 	switch {
-	case c.Lease < 100*time.Millisecond:
-		return fmt.Errorf("lease %v is shorter than 100 ms", c.Lease)
+	case c.Lease < ShortestLease:
+		return fmt.Errorf("lease %v is shorter than %v", c.Lease, ShortestLease)
 	case c.Retention <= 10*c.Lease:
 		return fmt.Errorf("retention %v is not well above the lease %v", c.Retention, c.Lease)
 	case strings.ContainsAny(c.Owner+c.Gate, " \n") || c.Owner == "":

@@ -47,6 +47,9 @@ type Config struct {
 // an alert for as long as it can come again.
 const OldestAlert = 24 * time.Hour
 
+// MostConcurrency is the highest Concurrency: each alert worked on takes connections to Redis.
+const MostConcurrency = 4096
+
 const (
 	stopPatience = 2 * time.Second // for what is left to be written down when a stop is asked for
 	gateMargin   = 2 * time.Second // beyond a step's timeout, after which who is inside is hung
@@ -72,8 +75,8 @@ func (c *Config) Validate() error {
 		return errors.New("responder: name, host, guard, output and log are required")
 	case len(c.Playbooks) == 0:
 		return errors.New("responder: no playbooks")
-	case c.Concurrency < 1 || c.Concurrency > 4096:
-		return fmt.Errorf("concurrency %d: want 1 to 4096", c.Concurrency)
+	case c.Concurrency < 1 || c.Concurrency > MostConcurrency:
+		return fmt.Errorf("concurrency %d: want 1 to %d", c.Concurrency, MostConcurrency)
 	case c.MaxAge < time.Second || c.MaxAge > OldestAlert:
 		return fmt.Errorf("max-age %v: want 1s to 24h, well below the ledger's retention", c.MaxAge)
 	}

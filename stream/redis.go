@@ -32,14 +32,11 @@ type Options struct {
 // It sends nothing at connect but HELLO, AUTH and SELECT, so that a user who may do little
 // else can connect.
 func Open(o Options) (*redis.Client, error) {
-	opt, err := parseURL(o.URL)
+	opt, err := o.parse()
 	if err != nil {
 		return nil, err
 	}
 	if o.PasswordFile != "" {
-		if opt.Password != "" {
-			return nil, errors.New("the Redis URL holds a password and a password file is given as well; drop one of them")
-		}
 		if opt.Password, err = readPassword(o.PasswordFile); err != nil {
 			return nil, err
 		}
@@ -59,6 +56,21 @@ func Open(o Options) (*redis.Client, error) {
 	opt.DisableIdentity = true
 	opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(opt), nil
+}
+
+// Validate says what is wrong with the options as they are written. It reads no file and
+// connects to nothing.
+func (o Options) Validate() error {
+	_, err := o.parse()
+	return err
+}
+
+func (o Options) parse() (*redis.Options, error) {
+	opt, err := parseURL(o.URL)
+	if err == nil && opt.Password != "" && o.PasswordFile != "" {
+		return nil, errors.New("the Redis URL holds a password and a password file is given as well; drop one of them")
+	}
+	return opt, err
 }
 
 const urlForms = "want redis://[user[:password]@]host[:port][/db], rediss://... for TLS, or unix:///path/to/socket"

@@ -107,13 +107,14 @@ func printable(raw []byte) string {
 }
 
 func newDeadRetryCmd(b *booking) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "retry ID...",
 		Short: "Send dead letters round again",
 		Long: `Retry sends dead letters round again and removes them. Only steps without a record are
 run. An old alert stays old: a step whose time is up is recorded as expired.`,
-		Example: `  riposte dead retry 1767225600000-0`,
-		Args:    cobra.MinimumNArgs(1),
+		Example: `  riposte dead retry 1767225600000-0
+  riposte dead retry 1767225600000-0 5995e96c-1f3a-5d5b-9f0e-0a4b8c1d2e3f -o json`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, _, done, err := b.read(cmd.Context())
 			if err != nil {
@@ -121,35 +122,58 @@ run. An old alert stays old: a step whose time is up is recorded as expired.`,
 			}
 			defer done()
 			by := person()
+			results := []retried{}
 			var errs []error
 			for _, id := range args {
-				if err := b.retry(cmd.Context(), r, id, by); err != nil {
+				result, err := b.retry(cmd.Context(), r, id, by)
+				if err != nil {
+					result = retried{ID: id, Error: err.Error()}
 					errs = append(errs, err)
 				}
+				results = append(results, result)
+			}
+			if b.output == "json" {
+				errs = append(errs, b.json(results))
 			}
 			return errors.Join(errs...)
 		},
 	}
+	b.outputFlag(cmd)
+	return cmd
 }
 
-func (b *booking) retry(ctx context.Context, r *ledger.Reader, id, by string) error {
+// retried is what became of one letter, for scripts.
+type retried struct {
+	ID      string         `json:"id"`              // of the letter, or as it was asked for
+	Alert   stream.AlertID `json:"alert,omitempty"` // under which the ledger will know it
+	Entry   string         `json:"entry,omitempty"` // the new one in the stream
+	Warning string         `json:"warning,omitempty"`
+	Error   string         `json:"error,omitempty"`
+}
+
+func (b *booking) retry(ctx context.Context, r *ledger.Reader, id, by string) (retried, error) {
 	l, err := r.Letter(ctx, id)
 	if err != nil {
-		return err
+		return retried{}, err
 	}
 	sent, err := r.Revive(ctx, l, by)
 	if err != nil {
-		return err
+		return retried{}, err
 	}
-	fmt.Fprintf(b.out, "%s  sent round again as alert %s, entry %s\n", l.LetterID, plain(string(sent.Alert)), sent.Entry)
+	result := retried{ID: l.LetterID, Alert: sent.Alert, Entry: sent.Entry}
 	switch {
 	case sent.Problem != "":
-		fmt.Fprintf(b.errw, "%s: it will be buried again unless the responder is of another version: %s\n", l.LetterID, plain(sent.Problem))
+		result.Warning = "it will be buried again unless the responder is of another version: " + sent.Problem
 	case !sent.Expires.IsZero() && time.Now().After(sent.Expires):
-		fmt.Fprintf(b.errw, "%s: its time was up %s ago; what is left to do will be recorded as expired\n",
-			l.LetterID, stream.Span(time.Since(sent.Expires)))
+		result.Warning = fmt.Sprintf("its time was up %s ago; what is left to do will be recorded as expired", stream.Span(time.Since(sent.Expires)))
 	}
-	return nil
+	if b.output != "json" {
+		fmt.Fprintf(b.out, "%s  sent round again as alert %s, entry %s\n", l.LetterID, plain(string(sent.Alert)), sent.Entry)
+	}
+	if result.Warning != "" {
+		fmt.Fprintf(b.errw, "%s: %s\n", l.LetterID, plain(result.Warning))
+	}
+	return result, nil
 }
 
 // person names who asks, for the journal.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"riposte/ledger"
+	"riposte/stream"
 )
 
 // purge is the command line of `dead purge`: which letters, and whether to ask.
@@ -32,7 +33,8 @@ func newDeadPurgeCmd(b *booking) *cobra.Command {
 again. Their alerts stay dead in the ledger, and the journal keeps who purged them. At a
 terminal it asks first, unless --yes is given.`,
 		Example: `  riposte dead purge 1767225600000-0
-  riposte dead purge --older-than 72h --yes`,
+  riposte dead purge --older-than 72h --yes
+  riposte dead purge --all --yes -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ways := 0
 			for _, given := range []bool{len(args) > 0, cmd.Flag("older-than").Changed, p.all} {
@@ -40,16 +42,25 @@ terminal it asks first, unless --yes is given.`,
 					ways++
 				}
 			}
-			if ways != 1 || p.olderThan < 0 {
+			if ways != 1 {
 				return &usageError{"say which letters: IDs, or --older-than with an age such as 72h, or --all"}
 			}
 			return p.run(cmd.Context(), args)
 		},
 	}
-	cmd.Flags().DurationVar(&p.olderThan, "older-than", 0, "those buried longer ago than this `age`")
+	cmd.Flags().Var(newSpan(&p.olderThan, 0, 0, 0), "older-than", "those buried longer ago than this `age`")
 	cmd.Flags().BoolVar(&p.all, "all", false, "all of them")
 	cmd.Flags().BoolVar(&p.yes, "yes", false, "do not ask")
+	b.outputFlag(cmd)
 	return cmd
+}
+
+// purged is what became of one letter, for scripts.
+type purged struct {
+	ID     string         `json:"id"` // of the letter
+	Alert  stream.AlertID `json:"alert"`
+	Purged bool           `json:"purged"` // false: it was gone already, or see Error
+	Error  string         `json:"error,omitempty"`
 }
 
 func (p *purge) run(ctx context.Context, ids []string) error {
@@ -59,26 +70,34 @@ func (p *purge) run(ctx context.Context, ids []string) error {
 	}
 	defer done()
 	letters, err := p.choose(ctx, r, rdb, ids)
-	if err != nil || len(letters) == 0 {
+	if err != nil {
 		return err
 	}
-	if !p.yes && terminal(p.in) {
+	if !p.yes && len(letters) > 0 && terminal(p.in) {
 		ok, err := p.confirm(fmt.Sprintf("Remove %d dead letters for good, the oldest of %s?", len(letters), ledger.Stamp(letters[0].At())))
 		if err != nil || !ok {
 			return errors.Join(err, errors.New("nothing was removed"))
 		}
 	}
 	by := person()
+	results := []purged{}
 	var errs []error
 	for _, l := range letters {
-		switch gone, err := r.Purge(ctx, l, by); {
+		result := purged{ID: l.LetterID, Alert: l.Alert}
+		var err error
+		switch result.Purged, err = r.Purge(ctx, l, by); {
 		case err != nil:
+			result.Error = err.Error()
 			errs = append(errs, err)
-		case gone:
-			fmt.Fprintf(p.out, "%s  purged, alert %s\n", l.LetterID, plain(string(l.Alert)))
-		default:
+		case !result.Purged:
 			fmt.Fprintf(p.errw, "%s  was gone already\n", l.LetterID)
+		case p.output != "json":
+			fmt.Fprintf(p.out, "%s  purged, alert %s\n", l.LetterID, plain(string(l.Alert)))
 		}
+		results = append(results, result)
+	}
+	if p.output == "json" {
+		errs = append(errs, p.json(results))
 	}
 	return errors.Join(errs...)
 }

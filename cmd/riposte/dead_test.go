@@ -133,9 +133,14 @@ func TestDeadRetryOfNoAlert(t *testing.T) {
 	f.must(0, "ledger", "audit", "--runtime-dir", f.run)
 
 	// Of several, each is tried, and what cannot be is said.
-	r = f.must(1, "dead", "retry", "nobody", letters[0].ID, "1-1")
-	if strings.Count(r.out, "\n") != 1 || strings.Count(r.err, "no dead letter") != 2 {
-		t.Errorf("stdout %s\nstderr %s", r.out, r.err)
+	r = f.must(1, "dead", "retry", "nobody", letters[0].ID, "1-1", "-o", "json")
+	var told []struct{ ID, Alert, Entry, Warning, Error string }
+	if err := json.Unmarshal([]byte(r.out), &told); err != nil || len(told) != 3 || strings.Count(r.err, "no dead letter") != 2 {
+		t.Fatalf("%v: stdout %s\nstderr %s", err, r.out, r.err)
+	}
+	if a, b := told[0], told[1]; a.ID != "nobody" || !strings.Contains(a.Error, "no dead letter") || a.Entry != "" ||
+		b.ID != letters[0].ID || b.Alert != "entry~"+b.Entry || b.Entry == "" || !strings.Contains(b.Warning, "buried again unless") || b.Error != "" {
+		t.Errorf("%+v", told)
 	}
 	f.must(2, "dead", "retry")
 

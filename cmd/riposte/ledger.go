@@ -123,7 +123,7 @@ func newLedgerListCmd(b *booking) *cobra.Command {
 	}
 	cmd.Flags().Var(newChoice(&state, "", string(ledger.Held), string(ledger.Done), string(ledger.Dead), string(ledger.Waiting)), "state", "only alerts in this state")
 	cmd.Flags().StringVar(&outcome, "outcome", "", "only alerts of which a step ended in this `outcome`, such as killed")
-	cmd.Flags().IntVar(&limit, "limit", 0, "at most the last `n` (0: all)")
+	cmd.Flags().Var(newCount(&limit, 0, 0, 0), "limit", "at most the last `n` (0: all)")
 	b.outputFlag(cmd)
 	return cmd
 }

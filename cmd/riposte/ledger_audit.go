@@ -31,9 +31,6 @@ each finding once when it appears and once when it is gone, with -o json a line 
   riposte ledger audit --watch --every 30s`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if every < 100*time.Millisecond {
-				return &usageError{"--every: want 100ms or more"}
-			}
 			if f.state != "" && f.runtime == "" {
 				return &usageError{"--state-dir: name the --runtime-dir as well"}
 			}
@@ -64,7 +61,7 @@ each finding once when it appears and once when it is gone, with -o json a line 
 	cmd.Flags().StringVar(&f.runtime, "runtime-dir", "", "`folder` of the host's receipts to compare with (default: none)")
 	cmd.Flags().StringVar(&f.state, "state-dir", "", "`folder` of the receipts that outlive a reboot (default: none)")
 	cmd.Flags().BoolVar(&watch, "watch", false, "audit again and again, until interrupted")
-	cmd.Flags().DurationVar(&every, "every", 10*time.Second, "how often with --watch, as a `duration`")
+	cmd.Flags().Var(newSpan(&every, 10*time.Second, 100*time.Millisecond, 0), "every", "how often with --watch, as a `duration`")
 	b.outputFlag(cmd)
 	return cmd
 }

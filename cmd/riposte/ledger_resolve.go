@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"riposte/ledger"
+	"riposte/stream"
 )
 
 func newLedgerResolveCmd(b *booking) *cobra.Command {
@@ -37,6 +38,14 @@ of an ID will do if it is the only one.`,
 			if n := resolved.Earlier; n != nil {
 				fmt.Fprintf(b.errw, "%s had looked into it already, at %s: %s; your note is in the journal only\n", plain(n.By), ledger.Stamp(n.At), plain(n.Note))
 			}
+			if b.output == "json" {
+				return b.json(struct {
+					ID      stream.AlertID `json:"id"`
+					Step    string         `json:"step"`
+					Note    string         `json:"note"`
+					Earlier *ledger.Note   `json:"earlier,omitempty"` // it stands
+				}{e.ID, resolved.Step, note, resolved.Earlier})
+			}
 			_, err = fmt.Fprintf(b.out, "%s  %s  noted\n", plain(string(e.ID)), plain(resolved.Step))
 			return err
 		},
@@ -44,5 +53,6 @@ of an ID will do if it is the only one.`,
 	cmd.Flags().StringVar(&step, "step", "", "`playbook/step`, where more than one is unknown")
 	cmd.Flags().StringVar(&note, "note", "", "what you found (required)")
 	_ = cmd.MarkFlagRequired("note") // it exists
+	b.outputFlag(cmd)
 	return cmd
 }

@@ -46,7 +46,7 @@ one JSON document.`,
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes, until interrupted")
-	cmd.Flags().IntVarP(&lines, "lines", "n", 20, "`number` of lines to begin with")
+	cmd.Flags().VarP(newCount(&lines, 20, 0, 0), "lines", "n", "`number` of lines to begin with")
 	b.outputFlag(cmd)
 	return cmd
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -45,8 +46,16 @@ func TestDeadPurge(t *testing.T) {
 	if r := f.must(0, "dead", "purge", oldest); r.out != oldest+"  purged, alert a\n" || letters() != "b c d" {
 		t.Errorf("left %q; %s", letters(), r.out)
 	}
-	if r := f.must(0, "dead", "purge", "c", "c"); strings.Count(r.out, "purged") != 1 || !strings.Contains(r.err, "was gone already") {
-		t.Errorf("twice: %s, %s", r.out, r.err)
+	r := f.must(0, "dead", "purge", "c", "c", "-o", "json")
+	var told []struct {
+		ID, Alert, Error string
+		Purged           bool
+	}
+	if err := json.Unmarshal([]byte(r.out), &told); err != nil || len(told) != 2 || !strings.Contains(r.err, "was gone already") {
+		t.Fatalf("twice: %v: %s, %s", err, r.out, r.err)
+	}
+	if a, b := told[0], told[1]; a.Alert != "c" || !a.Purged || b.ID != a.ID || b.Purged || a.Error+b.Error != "" {
+		t.Errorf("twice: %+v", told)
 	}
 	f.must(0, "dead", "purge", "--older-than", "30m")
 	if letters() != "d" {
@@ -55,11 +64,14 @@ func TestDeadPurge(t *testing.T) {
 	if r := f.must(0, "dead", "purge", "--older-than", "30m"); r.out != "" {
 		t.Errorf("nothing to do: %s", r.out)
 	}
+	if r := f.must(0, "dead", "purge", "--older-than", "30m", "-o", "json"); r.out != "[]\n" {
+		t.Errorf("nothing to do: %q", r.out)
+	}
 	f.must(0, "dead", "purge", "--all")
 	if letters() != "" {
 		t.Errorf("left %q", letters())
 	}
-	r := f.must(0, "ledger", "tail")
+	r = f.must(0, "ledger", "tail")
 	if n := strings.Count(r.out, "dead letter purged by "+person()+"; it had been buried: poison"); n != 4 {
 		t.Errorf("%d in the journal:\n%s", n, r.out)
 	}

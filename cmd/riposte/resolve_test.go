@@ -69,11 +69,22 @@ func TestResolveCommand(t *testing.T) {
 	if r := f.must(0, "ledger", "resolve", "x-1", "--note", "it did not"); !strings.Contains(r.err, `had looked into it already, at `) || !strings.Contains(r.err, `: it did \u001b[2J; your note is in the journal only`) {
 		t.Errorf("stderr %s", r.err)
 	}
-	f.must(0, "ledger", "resolve", "y-1", "--note", "n", "--step", "p/s1")
+	var told struct {
+		ID, Step, Note string
+		Earlier        *struct{ By, At, Note string }
+	}
+	r := f.must(0, "ledger", "resolve", "y-1", "--note", "n", "--step", "p/s1", "-o", "json")
+	if err := json.Unmarshal([]byte(r.out), &told); err != nil || told.ID != "y-1" || told.Step != "p/s1" || told.Note != "n" || told.Earlier != nil {
+		t.Errorf("%v: %s", err, r.out)
+	}
+	r = f.must(0, "ledger", "resolve", "y-1", "--note", "more", "--step", "p/s1", "-o", "json")
+	if err := json.Unmarshal([]byte(r.out), &told); err != nil || told.Note != "more" || told.Earlier == nil || told.Earlier.By != person() || told.Earlier.Note != "n" {
+		t.Errorf("%v: %s", err, r.out)
+	}
 	f.must(0, "ledger", "resolve", "y-1", "--note", "n")
 	status("")
 
-	r := f.must(0, "ledger", "list", "--outcome", "unknown")
+	r = f.must(0, "ledger", "list", "--outcome", "unknown")
 	if !strings.Contains(r.out, "s0 unknown (resolved), s1 logged") || !strings.Contains(r.out, "s0 unknown (resolved), s1 unknown (resolved)") {
 		t.Errorf("list:\n%s", r.out)
 	}

@@ -69,15 +69,14 @@ command line wins. Exit codes: 0 fine, 1 failure or findings, 2 wrong usage.`,
 		Example: `  riposte demo
   riposte status
   riposte responder --host web-1 --mode observe`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+		SilenceErrors: true,
+		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := fromEnvironment(cmd.Flags(), a.env); err != nil {
 				return err
 			}
 			a.log = newLogger(a.errw, a.logLevel, a.logFormat)
-			return nil
+			return a.redis.Validate()
 		},
 	}
 	flags := root.PersistentFlags()
@@ -87,6 +86,7 @@ command line wins. Exit codes: 0 fine, 1 failure or findings, 2 wrong usage.`,
 	flags.Var(newChoice(&a.logLevel, "info", "debug", "warn", "error"), "log-level", "least level that is logged")
 	flags.Var(newChoice(&a.logFormat, "text", "json"), "log-format", "how logs are written, on stderr")
 	root.AddCommand(a.commands()...)
+	root.SetHelpCommand(newHelpCmd())
 	return root
 }
 
@@ -98,6 +98,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.errw)
 	started := false
+	root.InitDefaultCompletionCmd()
 	prepare(root, func() { started = true })
 
 	cmd, err := root.ExecuteContextC(ctx)
@@ -109,7 +110,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	}
 	// What fails before the command has started is the command line's fault.
 	if misuse := new(usageError); !started || errors.As(err, &misuse) {
-		fmt.Fprintf(a.errw, "See %s --help\n", cmd.CommandPath())
+		fmt.Fprintf(a.errw, "See %s --help\n", strings.TrimSuffix(cmd.CommandPath(), " help"))
 		return exitUsage
 	}
 	return exitFailure
@@ -138,17 +139,44 @@ func askForCommand(cmd *cobra.Command, args []string) error {
 		_ = cmd.Help()
 		return errors.New("a command is missing")
 	}
+	return unknownCommand(cmd, args[0])
+}
+
+// unknownCommand names the commands that are nearest to a wrong one, or all there are.
+func unknownCommand(cmd *cobra.Command, name string) error {
+	cmd.SuggestionsMinimumDistance = 2 // letters that may differ
+	if like := cmd.SuggestionsFor(name); len(like) > 0 {
+		return fmt.Errorf("unknown command %q for %s; did you mean %s?", name, cmd.CommandPath(), strings.Join(like, " or "))
+	}
 	var names []string
 	for _, child := range cmd.Commands() {
 		if child.IsAvailableCommand() {
 			names = append(names, child.Name())
 		}
 	}
-	cmd.SuggestionsMinimumDistance = 2 // letters that may differ
-	if like := cmd.SuggestionsFor(args[0]); len(like) > 0 {
-		names = like
+	if len(names) == 0 {
+		return fmt.Errorf("unknown command %q: %s has none below it", name, cmd.CommandPath())
 	}
-	return fmt.Errorf("unknown command %q for %s; did you mean %s?", args[0], cmd.CommandPath(), strings.Join(names, " or "))
+	return fmt.Errorf("unknown command %q for %s; there are %s", name, cmd.CommandPath(), strings.Join(names, ", "))
+}
+
+// newHelpCmd is cobra's own, but for a command that does not exist.
+func newHelpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]...", Short: "Show the help of a command",
+		Example: `  riposte help ledger audit`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			switch {
+			case err != nil:
+				return err
+			case len(rest) > 0:
+				return unknownCommand(about, rest[0])
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // usageError is a mistake in the command line that only the command itself can see.

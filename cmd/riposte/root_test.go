@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"riposte/ledger"
 )
 
 // result is what a run of the program left.
@@ -47,11 +49,23 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"--help"}, 0, ""},
 		{[]string{"publish", "--help"}, 0, ""},
 		{[]string{"status", "--redis", "unix:///does/not/exist"}, 1, "riposte demo"},
-		{[]string{"status", "--redis", "redis://u:hunter2@h:x"}, 1, "Redis URL"},
+		{[]string{"status", "--redis", "redis://u:hunter2@h:x"}, 2, "Redis URL"},
+		{[]string{"status", "--redis", "http://h"}, 2, "want redis://"},
+		{[]string{"RIPOSTE_REDIS=http://h", "version"}, 2, "want redis://"},
+		{[]string{"status", "--redis", "redis://u:hunter2@h", "--redis-password-file", "/does/not/exist"}, 2, "drop one of them"},
 		{[]string{"status", "--redis-password-file", "/does/not/exist"}, 1, "password"},
 		{nil, 2, "a command is missing"},
 		{[]string{"stauts"}, 2, "did you mean status?"},
-		{[]string{"nonsense"}, 2, "unknown command"},
+		{[]string{"nonsense"}, 2, "there are bridge, check, completion, dead, "},
+		{[]string{"ledger", "adit"}, 2, "did you mean audit?"},
+		{[]string{"help"}, 0, ""},
+		{[]string{"help", "ledger", "audit"}, 0, ""},
+		{[]string{"help", "nonsense"}, 2, "there are bridge, check, completion, dead, "},
+		{[]string{"help", "stauts"}, 2, "did you mean status?"},
+		{[]string{"help", "ledger", "adit"}, 2, "did you mean audit?"},
+		{[]string{"help", "status", "x"}, 2, "riposte status has none below it"},
+		{[]string{"completion", "bash"}, 0, ""},
+		{[]string{"completion", "bsh"}, 2, "did you mean bash or "},
 		{[]string{"--nonsense"}, 2, "unknown flag"},
 		{[]string{"version", "--nonsense"}, 2, "unknown flag"},
 		{[]string{"version", "extra"}, 2, "extra"},
@@ -60,6 +74,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"version", "-o"}, 2, "needs an argument"},
 		{[]string{"publish", "--host", "a b"}, 2, "host"},
 		{[]string{"RIPOSTE_OUTPUT=xml", "version"}, 2, "RIPOSTE_OUTPUT"},
+		{[]string{"RIPOSTE_LEASE=0", "responder"}, 2, "want 100ms to 1h"},
 		{[]string{"RIPOSTE_OUTPUT=xml", "version", "-o", "json"}, 0, ""},
 		{[]string{"RIPOSTE_OUTPUT=", "version"}, 0, ""},
 		{[]string{"RIPOSTE_HELP=true", "version"}, 0, ""},
@@ -76,6 +91,48 @@ func TestExitCodes(t *testing.T) {
 		}
 		if strings.Contains(r.err, "hunter2") {
 			t.Errorf("%q: stderr shows the password: %s", c.args, r.err)
+		}
+	}
+}
+
+// A number or a time that cannot be is the command line's fault, found before Redis is asked
+// for, and a zero does not mean the default.
+func TestLimits(t *testing.T) {
+	for _, c := range []struct{ command, flag, value, says string }{
+		{"responder", "--lease", "0", "want 100ms to 1h"},
+		{"responder", "--lease", "0s", "want 100ms to 1h"},
+		{"responder", "--lease", "1ms", "want 100ms to 1h"},
+		{"responder", "--lease", "61m", "want 100ms to 1h"},
+		{"responder", "--lease", "10", "10 what? write 10s"},
+		{"responder", "--lease", "long", "want 100ms to 1h"},
+		{"responder", "--concurrency", "0", "want 1 to 4096"},
+		{"responder", "--concurrency", "4097", "want 1 to 4096"},
+		{"responder", "--concurrency", "many", "want 1 to 4096"},
+		{"responder", "--max-age", "0", "want 1s to 24h"},
+		{"responder", "--max-age", "25h", "want 1s to 24h"},
+		{"responder", "--wait-replicas", "-1", "want 0 or more"},
+		{"sensor", "--poll-interval", "0", "want 1ms to 1m"},
+		{"sensor", "--poll-interval", "2m", "want 1ms to 1m"},
+		{"simulate", "--every", "0", "want 1ms or more"},
+		{"simulate", "--count", "-1", "want 0 or more"},
+		{"ledger audit", "--every", "0", "want 100ms or more"},
+		{"ledger list", "--limit", "-1", "want 0 or more"},
+		{"ledger tail", "--lines", "-1", "want 0 or more"},
+		{"dead purge", "--older-than", "-1h", "want 0 or more"},
+	} {
+		r := cli(t, "", append(strings.Fields(c.command), "--redis", "unix:///does/not/exist", c.flag, c.value)...)
+		if r.code != 2 || !strings.Contains(r.err, c.flag) || !strings.Contains(r.err, c.says) {
+			t.Errorf("%s %s %s: exit %d, %s", c.command, c.flag, c.value, r.code, r.err)
+		}
+	}
+	// The limits themselves are within, and the parts do not think otherwise.
+	led := ledger.Config{Owner: "o", Lease: ledger.ShortestLease}
+	if err := led.Validate(); err != nil {
+		t.Error(err)
+	}
+	for _, args := range [][]string{{"--lease", "100ms"}, {"--lease", "1h"}, {"--concurrency", "1"}, {"--concurrency", "4096"}, {"--max-age", "24h"}} {
+		if r := cli(t, "", append([]string{"responder", "--own-uid", "--redis", "unix:///does/not/exist"}, args...)...); r.code != 1 {
+			t.Errorf("%v: exit %d, %s", args, r.code, r.err)
 		}
 	}
 }

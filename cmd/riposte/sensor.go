@@ -34,7 +34,7 @@ Redis loses in a failover are published again.`,
 	}
 	f := cmd.Flags()
 	f.Var(newChoice(&cfg.Source, sensor.SourceAuto, sensor.SourceProc, sensor.SourcePoll), "source", "how processes are seen")
-	f.DurationVar(&cfg.PollInterval, "poll-interval", 100*time.Millisecond, "how often source poll looks")
+	f.Var(newSpan(&cfg.PollInterval, 100*time.Millisecond, time.Millisecond, time.Minute), "poll-interval", "how often source poll looks")
 	f.StringVar(&rules, "rules", "", "`folder` of rules (default: the built-in ones)")
 	where.flags(cmd)
 	return cmd

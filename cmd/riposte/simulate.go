@@ -26,14 +26,11 @@ host raises an alert for each; a responder that enforces stops it. One in three 
   riposte simulate --every 500ms --count 20`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if every <= 0 {
-				return &usageError{"--every must be above 0"}
-			}
 			return a.simulate(cmd.Context(), every, count)
 		},
 	}
-	cmd.Flags().DurationVar(&every, "every", 3*time.Second, "time between two attacks")
-	cmd.Flags().IntVar(&count, "count", 0, "stop after so many (default: never)")
+	cmd.Flags().Var(newSpan(&every, 3*time.Second, time.Millisecond, 0), "every", "time between two attacks")
+	cmd.Flags().Var(newCount(&count, 0, 0, 0), "count", "stop after so many (0: never)")
 	return cmd
 }
 
