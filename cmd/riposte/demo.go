@@ -6,7 +6,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,7 +46,7 @@ func (a *app) demo(ctx context.Context, asJSON bool) error {
 	if asJSON {
 		live = a.errw
 	}
-	report, err := demo.Run(ctx, live, "demo-"+hex.EncodeToString(nonce[:]))
+	report, err := demo.Run(ctx, untilUnread(live, cancel), "demo-"+hex.EncodeToString(nonce[:]))
 	if report == nil {
 		return err
 	}
@@ -60,6 +63,27 @@ func (a *app) demo(ctx context.Context, asJSON bool) error {
 		return err
 	}
 	return report.Verdict()
+}
+
+// untilUnread has the end of whoever reads what is written to w end the command in good order.
+// Else the signal of the first write that nobody reads (SIGPIPE) would end the process at once,
+// and leave behind what it has started.
+func untilUnread(w io.Writer, end func()) io.Writer {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return &unread{w, end}
+}
+
+type unread struct {
+	io.Writer
+	end func()
+}
+
+func (u *unread) Write(p []byte) (int, error) {
+	n, err := u.Writer.Write(p)
+	if err != nil {
+		u.end()
+	}
+	return n, err
 }
 
 // untilOrphaned ends the demo when whoever started it is gone.

@@ -35,6 +35,9 @@ host raises an alert for each; a responder that enforces stops it. One in three 
 }
 
 func (a *app) simulate(ctx context.Context, every time.Duration, count int) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.out = untilUnread(a.out, cancel)
 	dir, err := os.MkdirTemp("", "riposte-simulate-")
 	if err != nil {
 		return err

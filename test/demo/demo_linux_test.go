@@ -2,6 +2,7 @@
 package demo
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -43,6 +44,7 @@ type demo struct {
 
 func prepare(t *testing.T, env ...string) *demo {
 	t.Helper()
+	riposte := build.Riposte(t)       // which takes its time
 	tmp, err := os.MkdirTemp("", "d") // short: a socket's path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +52,7 @@ func prepare(t *testing.T, env ...string) *demo {
 	t.Cleanup(func() { os.RemoveAll(tmp) })
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, build.Riposte(t), "demo", "--json")}
+	d := &demo{tmp: tmp, cmd: exec.CommandContext(ctx, riposte, "demo", "--json")}
 	d.cmd.Env = append(env, "TMPDIR="+tmp)
 	d.cmd.Stdout, d.cmd.Stderr = &d.out, &d.err
 	return d
@@ -200,12 +202,27 @@ func TestLeavesNothing(t *testing.T) {
 			if err := c.end(d); err != nil {
 				t.Fatal(err)
 			}
-			if err := d.cmd.Wait(); err == nil {
-				t.Error("exit 0 from a demo that was interrupted")
-			}
-			d.gone(t)
+			d.stopped(t)
 		})
 	}
+	t.Run("nobody reads", func(t *testing.T) { // as `riposte demo | head -1`
+		d := prepare(t, "PATH="+os.Getenv("PATH"))
+		d.cmd.Args, d.cmd.Stdout = []string{"riposte", "demo"}, nil
+		out, err := d.cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatalf("%q, %v", line, err)
+		}
+		if err := out.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d.stopped(t)
+	})
 	t.Run("parent dies", func(t *testing.T) {
 		d := prepare(t, "PATH="+os.Getenv("PATH"))
 		// The shell is the demo's parent, and waits for it until it is killed.
@@ -224,17 +241,50 @@ func TestLeavesNothing(t *testing.T) {
 	})
 }
 
-// underWay waits until a decoy is alive.
-func (d *demo) underWay(t *testing.T) {
+// stopped waits for a demo that was ended in the middle, which must say so and leave nothing.
+func (d *demo) stopped(t *testing.T) {
+	t.Helper()
+	_ = d.cmd.Wait()
+	d.gone(t)
+	said := d.err.String()
+	if code := d.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(said, "nothing is left behind") || strings.Contains(said, "context canceled") {
+		t.Errorf("%v:\n%s", d.cmd.ProcessState, said)
+	}
+}
+
+// The end of whoever reads ends a simulation, too.
+func TestSimulationUnread(t *testing.T) {
+	need.Linux(t)
+	d := prepare(t, "PATH="+os.Getenv("PATH"))
+	d.cmd.Args, d.cmd.Stdout = []string{"riposte", "simulate", "--every", "100ms"}, nil
+	out, err := d.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(d.underWay(t), syscall.SIGKILL); err != nil { // which is worth a line
+		t.Fatal(err)
+	}
+	_ = d.cmd.Wait()
+	d.gone(t)
+}
+
+// underWay waits until a decoy is alive, and returns its PID.
+func (d *demo) underWay(t *testing.T) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		for _, cmdline := range d.processes() {
+		for pid, cmdline := range d.processes() {
 			if strings.Contains(cmdline, "decoy child") {
-				return
+				return pid
 			}
 		}
 		select {

@@ -21,10 +21,11 @@ import (
 
 // backend is the demo's private Redis.
 type backend struct {
-	name  string   // for the report
-	flags []string // with which our own commands reach it
-	rdb   *redis.Client
-	close func()
+	name     string   // for the report
+	flags    []string // with which our own commands reach it
+	volatile bool     // keeps nothing
+	rdb      *redis.Client
+	close    func()
 }
 
 // startRedis starts a redis-server or valkey-server on a socket in dir, or the embedded
@@ -94,9 +95,10 @@ func (s *stage) startEmbedded() (*backend, error) {
 		return nil, err
 	}
 	return &backend{
-		name:  "embedded, in memory, not durable (no redis-server or valkey-server in PATH)",
-		flags: []string{"--redis", url, "--redis-password-file", file, "--allow-volatile"},
-		rdb:   rdb, close: func() { rdb.Close(); m.Close() },
+		name:     "embedded, in memory, not durable (no redis-server or valkey-server in PATH)",
+		flags:    []string{"--redis", url, "--redis-password-file", file},
+		volatile: true,
+		rdb:      rdb, close: func() { rdb.Close(); m.Close() },
 	}, nil
 }
 

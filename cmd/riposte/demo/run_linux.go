@@ -28,11 +28,10 @@ const (
 
 // attack is one decoy chain and what became of it.
 type attack struct {
-	chain    Chain
-	stubborn bool
-	gone     chan struct{} // closed once the two below are set
-	died     time.Time
-	ended    string // how, as its parent saw it
+	chain Chain
+	gone  chan struct{} // closed once the two below are set
+	died  time.Time
+	ended string // how, as its parent saw it
 }
 
 // show is one run of the demo.
@@ -52,16 +51,21 @@ type show struct {
 }
 
 // Run gives the demo and returns its report, also where it did not go as promised. Nothing
-// of it is left when it returns.
-func Run(ctx context.Context, out io.Writer, nonce string) (_ *Report, err error) {
+// of it is left when it returns, also where ctx has ended it.
+func Run(ctx context.Context, out io.Writer, nonce string) (report *Report, err error) {
 	st, err := newStage()
 	if err != nil {
 		return nil, err
 	}
+	asked := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
-		err = errors.Join(err, st.close())
+		left := st.close()
+		if err != nil && left == nil && asked.Err() != nil {
+			report, err = nil, fmt.Errorf("stopped before the end: %d processes and the decoys were ended, the folder %s is removed, and nothing is left behind", len(st.procs), st.dir)
+		}
+		err = errors.Join(err, left)
 	}()
 	s := &show{stage: st, out: out, nonce: nonce, attacks: map[int]*attack{}}
 	if err := s.set(ctx); err != nil {
@@ -93,21 +97,18 @@ func (s *show) set(ctx context.Context) (err error) {
 	common := append([]string{"--host", string(host), "--runtime-dir", filepath.Join(s.dir, "run"), "--state-dir", filepath.Join(s.dir, "state")}, s.backend.flags...)
 	responder := append([]string{"responder", "--mode", "enforce", "--own-uid", "--lease", lease.String(), "--concurrency", "8",
 		"--playbooks", books, "--trace", s.trace()}, common...)
+	if s.backend.volatile {
+		responder = append(responder, "--allow-volatile")
+	}
 	for i := range replicas {
-		p, _, err := s.riposte(ctx, fmt.Sprintf("responder-%d", i+1), io.Discard, responder...)
+		p, _, err := s.riposte(ctx, fmt.Sprintf("responder-%d", i+1), responder...)
 		if err != nil {
 			return err
 		}
 		s.team = append(s.team, p)
 		fmt.Fprintln(s.out, "responder  ", p.id)
 	}
-	var watch []string
-	for _, f := range common {
-		if f != "--allow-volatile" {
-			watch = append(watch, f)
-		}
-	}
-	_, source, err := s.riposte(ctx, "sensor", io.Discard, append([]string{"sensor", "--rules", rules, "--poll-interval", "20ms"}, watch...)...)
+	_, source, err := s.riposte(ctx, "sensor", append([]string{"sensor", "--rules", rules, "--poll-interval", "20ms"}, common...)...)
 	s.report.Source, _, _ = strings.Cut(source, ":")
 	fmt.Fprintln(s.out, "sensor     ", source)
 	return err
@@ -204,7 +205,7 @@ func (s *show) play(ctx context.Context) error {
 
 // attack runs one decoy chain to its end.
 func (s *show) attack(ctx context.Context, decoys *Decoys, c Chain, stubborn bool) error {
-	a := &attack{chain: c, stubborn: stubborn, gone: make(chan struct{})}
+	a := &attack{chain: c, gone: make(chan struct{})}
 	ended, err := decoys.Attack(ctx, c, stubborn, func(pid int) {
 		s.mu.Lock()
 		defer s.mu.Unlock()

@@ -27,7 +27,6 @@ type stage struct {
 
 // process is a child of the demo, on the kernel's leash.
 type process struct {
-	name  string
 	cmd   *exec.Cmd
 	gone  chan struct{} // closed when it has ended
 	ready chan string   // gets the attribute "source" of its "... is ready" line, and is closed at its end
@@ -48,7 +47,7 @@ func (s *stage) spawn(name string, cmd *exec.Cmd) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &process{name: name, cmd: cmd, gone: make(chan struct{}), ready: make(chan string, 1)}
+	p := &process{cmd: cmd, gone: make(chan struct{}), ready: make(chan string, 1)}
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
@@ -96,13 +95,12 @@ func (p *process) follow(from io.Reader, to io.Writer) {
 }
 
 // riposte starts one of our own commands and waits until it is ready.
-func (s *stage) riposte(ctx context.Context, name string, out io.Writer, args ...string) (p *process, source string, err error) {
+func (s *stage) riposte(ctx context.Context, name string, args ...string) (p *process, source string, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
 	}
 	cmd := exec.Command(self, append(args, "--log-format", "json")...)
-	cmd.Stdout = out
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "RIPOSTE_") })
 	if p, err = s.spawn(name, cmd); err != nil {
 		return nil, "", err
