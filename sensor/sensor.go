@@ -129,17 +129,19 @@ func (s *Sensor) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.source, s.why = source, why
 	s.mu.Unlock()
-	s.cfg.Log.Info("watching processes", "host", s.cfg.Host, "source", why, "rules", len(s.cfg.Rules))
 
 	// The outbox outlives the source, so that it flushes the source's last alert too.
 	publishing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wait sync.WaitGroup
 	wait.Go(func() { s.outbox.run(publishing) })
-	err = source.run(ctx, func() { close(s.ready) }, s.detector.handle)
+	err = source.run(ctx, func() {
+		close(s.ready)
+		s.cfg.Log.Info("sensor is ready", "host", s.cfg.Host, "source", why, "rules", len(s.cfg.Rules))
+	}, s.detector.handle)
 	stop()
 	wait.Wait()
 	st := s.Stats()
-	s.cfg.Log.Info("watching ended", "processes", st.Events, "alerts", st.Matched, "published", st.Published,
+	s.cfg.Log.Info("sensor has stopped", "processes", st.Events, "alerts", st.Matched, "published", st.Published,
 		"vanished", st.Vanished, "overruns", st.Overruns, "dropped", st.Dropped, "unpublished", st.Pending)
 	if err != nil {
 		return fmt.Errorf("sensor: %w", err)

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"riposte/sensor"
-	"riposte/stream"
 )
 
 func newSensorCmd(a *app) *cobra.Command {
@@ -69,18 +68,5 @@ func (a *app) sense(ctx context.Context, cfg sensor.Config, rules string, where 
 	if err != nil {
 		return err
 	}
-	stopped := make(chan struct{})
-	defer close(stopped)
-	go func() {
-		select {
-		case <-s.Ready():
-			a.log.Info("sensor is ready", "source", s.Stats().Source, "redis", stream.Address(rdb))
-		case <-stopped:
-		}
-	}()
-	err = s.Run(ctx)
-	st := s.Stats()
-	a.log.Info("sensor has stopped", "events", st.Events, "matched", st.Matched, "published", st.Published,
-		"dropped", st.Dropped, "pending", st.Pending, "vanished", st.Vanished, "overruns", st.Overruns)
-	return err
+	return s.Run(ctx)
 }
