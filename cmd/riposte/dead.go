@@ -22,6 +22,7 @@ func newDeadCmd(a *app) *cobra.Command {
 		Short: "Show dead letters, send them round again, or remove them",
 		Long: `A dead letter is what could not be handled: no alert at all, or one that killed every
 replica that took it. An ID is the letter's own or its alert's.`,
+		Example: `  riposte dead list --host web-1`,
 	}
 	b := newBooking(a, cmd)
 	cmd.AddCommand(newDeadListCmd(b), newDeadShowCmd(b), newDeadRetryCmd(b), newDeadPurgeCmd(b))

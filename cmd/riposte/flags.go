@@ -46,10 +46,16 @@ type choice struct {
 	allowed []string
 }
 
-// newChoice makes a choice that stores into value; the first word is the default.
+// newChoice makes a choice that stores into value; the first word is the default, and one
+// that is empty stands for none.
 func newChoice(value *string, allowed ...string) *choice {
 	*value = allowed[0]
 	return &choice{value, allowed}
+}
+
+// words are those that a person may choose from.
+func (c *choice) words(separator string) string {
+	return strings.TrimPrefix(strings.Join(c.allowed, separator), separator)
 }
 
 func (c *choice) String() string {
@@ -61,13 +67,13 @@ func (c *choice) String() string {
 
 func (c *choice) Set(s string) error {
 	if !slices.Contains(c.allowed, s) {
-		return fmt.Errorf("want one of %s", strings.Join(c.allowed, ", "))
+		return fmt.Errorf("want one of %s", c.words(", "))
 	}
 	*c.value = s
 	return nil
 }
 
-func (c *choice) Type() string { return strings.Join(c.allowed, "|") }
+func (c *choice) Type() string { return c.words("|") }
 
 // bounded is a flag that takes a number or a time within limits. It is a pflag.Value. A zero
 // is a value like any other: only a flag that is not given takes its default.

@@ -79,6 +79,8 @@ func newLedgerCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ledger",
 		Short: "Show what was decided and done, and check that it was done once",
+		Example: `  riposte ledger list --host web-1
+  riposte ledger audit`,
 	}
 	b := newBooking(a, cmd)
 	cmd.AddCommand(newLedgerListCmd(b), newLedgerShowCmd(b), newLedgerTailCmd(b), newLedgerAuditCmd(b), newLedgerResolveCmd(b))

@@ -60,7 +60,7 @@ the default, nothing is touched and the ledger tells what would have been done.`
 	f.BoolVar(&r.ownUID, "own-uid", false, "act only on processes of this user; to terminate them then needs no capability")
 	f.BoolVar(&r.unfenced, "unfenced", false, "enforce beside replicas of this host that use another --runtime-dir")
 	f.Var(newCount(&r.waitReplicas, 0, 0, 0), "wait-replicas", "`replicas` of Redis that must know before an at-most-once action begins")
-	f.BoolVar(&r.waitAOF, "wait-aof", false, "the same, with append-only files synced; Redis 7.2 and above")
+	f.BoolVar(&r.waitAOF, "wait-aof", false, "wait for append-only files to be synced, too, before an at-most-once action begins; Redis 7.2 and above")
 	f.StringVar(&r.trace, "trace", "", "append begin and end of every effect to `file`; what it cannot take is not begun")
 	r.folders.flags(cmd)
 	return cmd

@@ -125,6 +125,7 @@ func prepare(cmd *cobra.Command, started func()) {
 			return work(cmd, args)
 		}
 	} else if cmd.HasSubCommands() {
+		cmd.Use += " COMMAND"
 		cmd.Args = cobra.ArbitraryArgs
 		cmd.RunE = askForCommand
 	}

@@ -71,6 +71,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"version", "extra"}, 2, "extra"},
 		{[]string{"version", "-o", "xml"}, 2, "table, json"},
 		{[]string{"version", "--log-level", "loud"}, 2, "debug"},
+		{[]string{"ledger", "list", "--state", "lost"}, 2, "want one of held, done, dead, waiting"},
 		{[]string{"version", "-o"}, 2, "needs an argument"},
 		{[]string{"publish", "--host", "a b"}, 2, "host"},
 		{[]string{"RIPOSTE_OUTPUT=xml", "version"}, 2, "RIPOSTE_OUTPUT"},
@@ -91,6 +92,42 @@ func TestExitCodes(t *testing.T) {
 		}
 		if strings.Contains(r.err, "hunter2") {
 			t.Errorf("%q: stderr shows the password: %s", c.args, r.err)
+		}
+	}
+}
+
+// The help of every command shows how to use it, in plain text.
+func TestHelp(t *testing.T) {
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Hidden {
+			return
+		}
+		args := append(strings.Fields(cmd.CommandPath())[1:], "--help")
+		r := cli(t, "", args...)
+		if r.code != 0 || r.err != "" || !strings.Contains(r.out, "Examples:\n  ") {
+			t.Errorf("%v: exit %d, %s%s", args, r.code, r.out, r.err)
+		}
+		if strings.Contains(r.out, "\x1b") || strings.Contains(r.out, "--state |") {
+			t.Errorf("%v: colours, or a choice of nothing:\n%s", args, r.out)
+		}
+		if cmd.HasSubCommands() != strings.Contains(r.out, cmd.CommandPath()+" COMMAND [flags]") {
+			t.Errorf("%v: does it ask for a command?\n%s", args, r.out)
+		}
+		for _, child := range cmd.Commands() {
+			walk(child)
+		}
+	}
+	walk(newRootCmd(new(app)))
+	r := cli(t, "", "--help")
+	if !strings.Contains(r.out, "\n  completion ") {
+		t.Errorf("completion is hidden:\n%s", r.out)
+	}
+	for flag, fallback := range map[string]string{"mode": "observe", "lease": "5s", "concurrency": "64", "max-age": "10m", "group": `"containment"`} {
+		if r := cli(t, "", "responder", "--help"); !slices.ContainsFunc(strings.Split(r.out, "\n"), func(line string) bool {
+			return strings.HasPrefix(line, "      --"+flag+" ") && strings.HasSuffix(line, "(default "+fallback+")")
+		}) {
+			t.Errorf("--%s does not default to %s:\n%s", flag, fallback, r.out)
 		}
 	}
 }

@@ -18,7 +18,8 @@ func newStatusCmd(a *app) *cobra.Command {
 		Short: "Show what is queued, held, stuck and dead, host by host",
 		Long: `Status reads Redis and changes nothing: what waits in the stream, what is held by which
 replica, how old it is, steps of unknown outcome, dead letters, the ledger's counts, gates
-that do not fence each other, and in words what to do about it. It shows all known hosts unless --host (or RIPOSTE_HOST) names one.`,
+that do not fence each other, and in words what to do about it. It shows all known hosts
+unless --host (or RIPOSTE_HOST) names one.`,
 		Example: `  riposte status
   riposte status --host web-1 -o json`,
 		Args: cobra.NoArgs,
