@@ -75,7 +75,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"version", "-o"}, 2, "needs an argument"},
 		{[]string{"publish", "--host", "a b"}, 2, "host"},
 		{[]string{"RIPOSTE_OUTPUT=xml", "version"}, 2, "RIPOSTE_OUTPUT"},
-		{[]string{"RIPOSTE_LEASE=0", "responder"}, 2, "want 100ms to 1h"},
+		{[]string{"RIPOSTE_LEASE=0", "responder", "--redis", "unix:///does/not/exist"}, 2, "want 100ms to 1h"},
 		{[]string{"RIPOSTE_OUTPUT=xml", "version", "-o", "json"}, 0, ""},
 		{[]string{"RIPOSTE_OUTPUT=", "version"}, 0, ""},
 		{[]string{"RIPOSTE_HELP=true", "version"}, 0, ""},
