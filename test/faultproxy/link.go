@@ -117,6 +117,10 @@ func (l *link) answer() {
 			if !l.send(r) {
 				return
 			}
+		case c.stream && c.fault != nil: // its reply may be a push, like all that would follow
+			if raw, err := frame(from); err != nil || !l.send(broken(raw, c.fault)) {
+				return
+			}
 		case c.stream:
 			for {
 				raw, err := frame(from)
@@ -149,10 +153,16 @@ func (l *link) pass(from *bufio.Reader, fault *Fault) bool {
 	case bytes.HasPrefix(raw, []byte("-NOSCRIPT ")):
 		l.proxy.rearm(fault)
 		return l.send(reply{raw: raw})
-	case fault.rule.When == InReply:
-		return l.send(reply{raw: raw[:len(raw)/2], last: true, hit: fault})
 	}
-	return l.send(reply{last: true, hit: fault})
+	return l.send(broken(raw, fault))
+}
+
+// broken is what a fault leaves of a reply.
+func broken(raw []byte, fault *Fault) reply {
+	if fault.rule.When == InReply {
+		return reply{raw: raw[:len(raw)/2], last: true, hit: fault}
+	}
+	return reply{last: true, hit: fault}
 }
 
 func (l *link) send(r reply) bool {

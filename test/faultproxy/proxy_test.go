@@ -290,6 +290,25 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
+// TestSubscribeBroken: the subscription stands with the server, and the client never hears.
+func TestSubscribeBroken(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	for _, when := range []faultproxy.When{faultproxy.Before, faultproxy.After, faultproxy.InReply} {
+		p := faultproxy.Start(t, s.Addr)
+		f := p.Inject(faultproxy.Rule{Command: "SUBSCRIBE", When: when})
+		sub := through(t, p).Subscribe(t.Context(), "channel")
+		defer sub.Close()
+		if m, err := sub.ReceiveTimeout(t.Context(), 10*time.Second); err == nil {
+			t.Errorf("%s: got %v", when, m)
+		}
+		hit(t, f, true)
+		if seen := p.Seen()["SUBSCRIBE"]; (seen == 0) != (when == faultproxy.Before) {
+			t.Errorf("%s: %d have passed", when, seen)
+		}
+	}
+}
+
 // TestServerGone: a client hears that the server has hung up.
 func TestServerGone(t *testing.T) {
 	t.Parallel()

@@ -60,6 +60,16 @@ func (p *Proxy) Strangers() []string {
 	return slices.Sorted(maps.Keys(p.strangers))
 }
 
+// Struck says whether the fault has.
+func (f *Fault) Struck() bool {
+	select {
+	case <-f.Hit:
+		return true
+	default:
+		return false
+	}
+}
+
 // Inject adds a rule. One that is to strike after the command is not spent on a script that
 // the server did not know and so did not run: it waits for the client's next try.
 func (p *Proxy) Inject(r Rule) *Fault {
