@@ -31,7 +31,7 @@ func (d Delivery) When() time.Time {
 	if _, err := fmt.Sscanf(d.StreamID, "%d-%d", &ms, &seq); err != nil {
 		return time.Time{}
 	}
-	return time.UnixMilli(ms)
+	return fromMilli(ms)
 }
 
 // Alert decodes the delivery and says under which ID the ledger knows it: the alert's own,

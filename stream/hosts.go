@@ -56,7 +56,7 @@ func Hosts(ctx context.Context, rdb *redis.Client) ([]KnownHost, error) {
 	for _, z := range signs {
 		name, _ := z.Member.(string)
 		if h, err := ParseHost(name); err == nil {
-			seen[h] = time.UnixMilli(int64(z.Score)).UTC()
+			seen[h] = fromScore(z.Score)
 		}
 	}
 	_, err = scan(ctx, rdb, Host("*").AlertsKey(), func(keys []string) error {
@@ -128,8 +128,19 @@ const headBytes = 512
 // ledger.Body.
 var unresolvedForm = regexp.MustCompile(`^\{"unresolved":([0-9]{1,9})[,}]`)
 
-// countLedger counts the ledger entries of one host, or of "*". The first word of an
-// entry's header is its state.
+// parseHead reads the beginning of an entry: its state is the first word of its header.
+func parseHead(head string) (state string, unresolved int64) {
+	header, body, _ := strings.Cut(head, "\n")
+	if state, _, _ = strings.Cut(header, " "); !stateForm.MatchString(state) {
+		state = "unreadable"
+	}
+	if m := unresolvedForm.FindStringSubmatch(body); m != nil {
+		unresolved, _ = strconv.ParseInt(m[1], 10, 64) // the pattern keeps it in range
+	}
+	return state, unresolved
+}
+
+// countLedger counts the ledger entries of one host, or of "*".
 func countLedger(ctx context.Context, rdb *redis.Client, host Host) (counts ledgerCounts, complete bool, err error) {
 	counts = ledgerCounts{}
 	read := 0
@@ -147,14 +158,10 @@ func countLedger(ctx context.Context, rdb *redis.Client, host Host) (counts ledg
 		}
 		for i, key := range keys {
 			host, group, ok := ledgerOwner(key)
-			header, body, _ := strings.Cut(heads[i].Val(), "\n")
-			state, _, _ := strings.Cut(header, " ")
-			switch {
-			case !ok || state == "" && heads[i].Err() == nil: // expired since it was listed
+			if !ok || heads[i].Err() == nil && heads[i].Val() == "" { // expired since it was listed
 				continue
-			case !stateForm.MatchString(state):
-				state = "unreadable"
 			}
+			state, unresolved := parseHead(heads[i].Val())
 			if counts[host] == nil {
 				counts[host] = map[Group]*ledgerCount{}
 			}
@@ -162,10 +169,7 @@ func countLedger(ctx context.Context, rdb *redis.Client, host Host) (counts ledg
 				counts[host][group] = &ledgerCount{states: map[string]int64{}}
 			}
 			counts[host][group].states[state]++
-			if m := unresolvedForm.FindStringSubmatch(body); m != nil {
-				n, _ := strconv.ParseInt(m[1], 10, 64) // the pattern keeps it in range
-				counts[host][group].unresolved += n
-			}
+			counts[host][group].unresolved += unresolved
 		}
 		return nil
 	})

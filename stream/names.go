@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Host names the machine an alert is about and on which it is acted upon. Everything of
@@ -107,6 +108,14 @@ const HostsKey = "riposte:hosts"
 func StepKey(h Host, g Group, id AlertID, playbook, step string) string {
 	return strings.Join([]string{string(h), string(g), string(id), playbook, step}, "/")
 }
+
+// lastMilli begins the last day that JSON can write in every zone. Who may write to Redis may
+// have an ID or a score say anything.
+const lastMilli = 253402214400_000
+
+func fromMilli(ms int64) time.Time { return time.UnixMilli(max(0, min(ms, lastMilli))) }
+
+func fromScore(score float64) time.Time { return fromMilli(int64(max(0, min(score, lastMilli)))).UTC() }
 
 func clip(s string) string {
 	if len(s) > 80 {

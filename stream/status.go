@@ -232,7 +232,7 @@ func inspectGroup(ctx context.Context, rdb *redis.Client, host Host, info redis.
 	}
 	g.Dead, g.Waiting = dead.Val(), waiting.Val()
 	if first := next.Val(); len(first) > 0 && !math.IsInf(first[0].Score, 1) {
-		due := time.UnixMilli(int64(first[0].Score)).UTC()
+		due := fromScore(first[0].Score)
 		g.NextDue = &due
 	}
 	if last := lastDead.Val(); len(last) > 0 {
@@ -339,5 +339,5 @@ func entryTime(id string) time.Time {
 	if err != nil {
 		return time.Time{}
 	}
-	return time.UnixMilli(n).UTC()
+	return fromMilli(n).UTC()
 }

@@ -250,6 +250,6 @@ func (w *watch) sayUnkept() {
 // history is the replication ID in an answer of INFO.
 func history(info string) string {
 	_, after, _ := strings.Cut(info, "master_replid:")
-	id, _, _ := strings.Cut(after, "\r\n")
-	return id
+	id, _, _ := strings.Cut(after, "\n")
+	return strings.TrimSpace(id)
 }
