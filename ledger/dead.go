@@ -6,8 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -63,8 +63,7 @@ func letter(m redis.XMessage) Letter {
 		LetterID: m.ID, Alert: stream.AlertID(text("id")), Entry: text("entry"), Reason: text("reason"),
 		Replica: text("replica"), SHA256: text("sha256"), Raw: []byte(text("raw")),
 	}
-	l.Epoch, _ = strconv.ParseUint(text("epoch"), 10, 64)
-	l.Length, _ = strconv.Atoi(text("length"))
+	l.Epoch, l.Length = number(text("epoch")), int(min(number(text("length")), math.MaxInt))
 	return l
 }
 

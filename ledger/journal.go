@@ -105,8 +105,17 @@ func event(m redis.XMessage) Event {
 		Owner: text("owner"), From: text("from"), Step: text("step"), Outcome: text("outcome"), Reason: text("reason"),
 		Entry: text("entry"),
 	}
-	e.Epoch, _ = strconv.ParseUint(text("epoch"), 10, 64) // the scripts write numbers
+	e.Epoch = number(text("epoch"))
 	return e
+}
+
+// number reads what a script has written; 0 where somebody else has written something else.
+func number(s string) uint64 {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // pages visits a stream from after an ID on ("-" for all of it), a page at a time, and
