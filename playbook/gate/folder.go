@@ -92,11 +92,15 @@ func readFloor(root *os.Root) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("gate floor: %w", err)
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
+	n, err := parseFloor(raw)
 	if err != nil {
 		return 0, fmt.Errorf("gate floor: %w; remove %s/%s while no responder runs", err, root.Name(), floorFile)
 	}
 	return n, nil
+}
+
+func parseFloor(raw []byte) (uint64, error) {
+	return strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
 }
 
 // hash names a file after what it guards, never by an outside string.

@@ -107,14 +107,11 @@ func (g *Gate) member(name string) (Member, error) {
 		return Member{}, err
 	}
 	defer f.Close()
-	m := Member{Holder: Holder{Replica: name}}
 	raw, err := io.ReadAll(io.LimitReader(f, 4096))
 	if err != nil {
 		return Member{}, err
 	}
-	first, last, _ := bytes.Cut(raw, []byte("\n"))
-	m.Left = string(last) == retired[1:]
-	unreadable := json.Unmarshal(first, &m.Holder)
+	m, unreadable := parseLife(name, raw)
 	free, err := tryShared(f) // all peers look at once when one dies, and must not see each other
 	m.Alive = !free
 	switch {
@@ -122,8 +119,6 @@ func (g *Gate) member(name string) (Member, error) {
 		return Member{}, err
 	case m.Alive: // and then it matters who it is
 		return m, unreadable
-	case unreadable != nil: // a power cut left it so: its owner is dead, and known by its name
-		m.Holder = Holder{Replica: name}
 	}
 	// Kept with the file, because whoever sees a death may not live long either.
 	info, err := f.Stat()
@@ -133,6 +128,21 @@ func (g *Gate) member(name string) (Member, error) {
 	if m.Died = info.ModTime(); m.Died.Unix() == 0 {
 		m.Died = time.Now()
 		err = g.run.Chtimes(lifeDir+"/"+name, m.Died, m.Died)
+	}
+	return m, err
+}
+
+// parseLife reads a life file. One that a power cut has left unreadable still tells by its
+// name whose it was; none tells of anybody else.
+func parseLife(name string, raw []byte) (Member, error) {
+	first, last, _ := bytes.Cut(raw, []byte("\n"))
+	m := Member{Left: string(last) == retired[1:]}
+	err := json.Unmarshal(first, &m.Holder)
+	if err == nil && m.Replica != name {
+		err = fmt.Errorf("it names %q", m.Replica)
+	}
+	if err != nil {
+		m.Holder = Holder{Replica: name}
 	}
 	return m, err
 }
