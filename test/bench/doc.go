@@ -1,0 +1,36 @@
+// Command bench compares Riposte with the queues people would pick instead, with the
+// original design, and with the floor: what Redis or the kernel costs with nothing on top.
+// One command makes one run and prints one table; every number in it was measured in it.
+//
+//	cd test/bench
+//	go run .                        # everything, about an hour
+//	go run . -only 'throughput'     # some of it
+//	go run . -json results.json     # with every round, not only the medians
+//	go run . -short                 # everything once and tiny, as CI does
+//
+// It needs Linux, root, redis-server, busybox, and a python3 with redis and psutil (Debian:
+// redis-server busybox-static python3-redis python3-psutil). It starts its own Redis, ends
+// no process that it did not start, and leaves nothing behind. It is a module of its own, so that peers never enter ours.
+//
+// # Fairness
+//
+// All contenders take turns on one redis-server, and each round has every contender in it,
+// so that what else the machine does hits all of them alike. Each worker is a process of
+// its own, each contender has as many, and each alert has the same JSON of some 400 B.
+//
+//   - riposte is the binary as users get it, in enforce mode, with its ledger, gate and
+//     receipts and the default lease. Its no-op effect is a line of log to a file in memory.
+//   - asynq is hibiken/asynq with concurrency 64, its handler a return.
+//   - watermill is ThreeDotsLabs/watermill-redisstream with its default options and several
+//     subscriptions a process, for one handles one message at a time. It acks after its handler.
+//   - python is the original design: a Pub/Sub subscriber that terminates the process an
+//     alert names, and keeps no record.
+//   - floor is, for throughput, XREADGROUP COUNT 100 and one XACK for the hundred.
+//
+// # What counts
+//
+// Throughput is taken between 10 % and 90 % of a backlog, so that neither the start of
+// processes nor the last stragglers count. After each drain the contender's own books must
+// say that all were handled and nothing else; a run with a wrong result fails. The short
+// form fails on wrong results alone, never on timing.
+package main
