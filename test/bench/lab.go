@@ -25,12 +25,14 @@ const (
 type lab struct {
 	options
 	machine Machine
-	dir     string // on disk, as data folders are in production
-	fast    string // on tmpfs, as /run is
-	nonce   string // in the title of every alert that may end a process
-	self    string // this binary
-	riposte string // ours
-	python  string // an interpreter
+	dir     string       // on disk, as data folders are in production
+	fast    string       // on tmpfs, as /run is
+	nonce   string       // in the title of every alert that may end a process
+	self    string       // this binary
+	riposte string       // ours
+	python  string       // an interpreter
+	busybox string       // what decoys run
+	alive   map[int]bool // decoys that nobody has seen end
 	redis   *server
 	rdb     *redis.Client
 	ledger  *ledger.Reader
@@ -43,13 +45,16 @@ type lab struct {
 const patience = 60 * time.Second
 
 func newLab(ctx context.Context, o options) (_ *lab, err error) {
-	l := &lab{options: o, thread: newThread(), nonce: fmt.Sprintf("bench-%d-%x", os.Getpid(), time.Now().UnixNano())}
+	l := &lab{options: o, thread: newThread(), alive: map[int]bool{}, nonce: fmt.Sprintf("bench-%d-%x", os.Getpid(), time.Now().UnixNano())}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.close())
 		}
 	}()
 	if l.self, err = os.Executable(); err != nil {
+		return nil, err
+	}
+	if l.busybox, err = busybox(); err != nil {
 		return nil, err
 	}
 	if l.dir, err = os.MkdirTemp("", "riposte-bench-"); err != nil {

@@ -18,6 +18,7 @@ var measurements = []struct {
 	run  func(context.Context, *lab) ([]Row, error)
 }{
 	{"throughput", throughput},
+	{"response", response},
 }
 
 // options are the command line.

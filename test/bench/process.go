@@ -152,8 +152,11 @@ func (p *process) wait() {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// stopAll kills all workers.
+// stopAll kills all workers and what decoys are left.
 func (l *lab) stopAll() {
+	for pid := range l.alive {
+		l.put(pid)
+	}
 	for _, p := range l.procs {
 		_ = p.cmd.Process.Kill()
 	}
