@@ -19,6 +19,7 @@ var measurements = []struct {
 }{
 	{"throughput", throughput},
 	{"response", response},
+	{"takeover", takeover},
 }
 
 // options are the command line.

@@ -150,6 +150,19 @@ func (p *process) wait() {
 	}
 }
 
+// forget waits for a worker that has been killed, and strikes it off.
+func (l *lab) forget(p *process) {
+	p.wait()
+	l.procs = slices.DeleteFunc(l.procs, func(q *process) bool { return p == q })
+	_ = os.Remove(p.log)
+}
+
+// cmdline is the arguments of a process, each with a zero byte behind it.
+func cmdline(pid int) string {
+	raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return string(raw)
+}
+
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // stopAll kills all workers and what decoys are left.

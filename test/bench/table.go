@@ -60,6 +60,14 @@ func (r *Row) note(contender, text string) {
 	r.Notes[contender] = text
 }
 
+// cap says that a contender was given up at its value.
+func (r *Row) cap(contender string, capped bool) {
+	if r.Capped == nil {
+		r.Capped = map[string]bool{}
+	}
+	r.Capped[contender] = capped
+}
+
 // compare writes down ours in relation to theirs.
 func (r *Row) compare(others ...string) {
 	r.Ratios = map[string]float64{}
