@@ -20,6 +20,7 @@ var measurements = []struct {
 	{"throughput", throughput},
 	{"response", response},
 	{"takeover", takeover},
+	{"memory", memory},
 }
 
 // options are the command line.
