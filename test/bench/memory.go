@@ -27,8 +27,8 @@ func memory(ctx context.Context, l *lab) (rows []Row, err error) {
 	return append([]Row{row}, resident...), nil
 }
 
-// redisMemory is used_memory after minus before, all workers stopped. The stream of alerts is
-// deleted first: an entry that has been acked is a delivery, which is trimmed by age. What
+// redisMemory is what a second backlog adds to used_memory, for the first one pays for what
+// does not grow: connections, scripts, indexes. The stream of alerts is deleted each time: an entry that has been acked is a delivery, which is trimmed by age. What
 // remains of an alert is its ledger entry and its lines in the journal. asynq keeps a task
 // where it is, so of asynq everything counts.
 func (l *lab) redisMemory(ctx context.Context) (Row, error) {
@@ -37,31 +37,11 @@ func (l *lab) redisMemory(ctx context.Context) (Row, error) {
 	ours, peer := riposteQueue{l}, asynqQueue{l, []asynq.Option{asynq.Retention(retention)}}
 	for range l.slow() {
 		for _, c := range []contender{{Riposte, ours, ours.check}, {Asynq, peer, peer.check}} {
-			if err := l.reset(ctx); err != nil {
-				return row, err
-			}
-			before, err := l.usedMemory(ctx)
+			bytes, err := l.perSettled(ctx, c, n)
 			if err != nil {
-				return row, err
-			}
-			if err := c.load(ctx, n); err != nil {
-				return row, err
-			}
-			if _, err := l.workOff(ctx, c, 2, n, 0); err != nil {
 				return row, fmt.Errorf("%s: %w", c.name, err)
 			}
-			if err := c.check(ctx, n); err != nil {
-				return row, err
-			}
-			l.stopAll()
-			if err := l.rdb.Del(ctx, host.AlertsKey()).Err(); err != nil {
-				return row, err
-			}
-			after, err := l.usedMemory(ctx)
-			if err != nil {
-				return row, err
-			}
-			row.add(c.name, (after-before)/float64(n))
+			row.add(c.name, bytes)
 		}
 	}
 	row.note(Riposte, "ledger and journal; the alert itself is a stream entry, trimmed by age, and not counted")
@@ -72,21 +52,52 @@ func (l *lab) redisMemory(ctx context.Context) (Row, error) {
 	return row, nil
 }
 
-// usedMemory is what Redis has allocated once the connections of killed workers are gone.
-func (l *lab) usedMemory(ctx context.Context) (float64, error) {
-	err := until(ctx, func() (bool, error) {
-		info, err := infoOf(ctx, l.rdb, "clients")
-		n, _ := strconv.Atoi(info["connected_clients"])
-		return n <= l.rdb.Options().PoolSize, err
-	})
-	if err != nil {
+// perSettled settles two backlogs of n, and says what the second has left behind.
+func (l *lab) perSettled(ctx context.Context, c contender, n int) (float64, error) {
+	if err := l.reset(ctx); err != nil {
 		return 0, err
 	}
+	var used [2]float64
+	for i := range used {
+		if err := c.load(ctx, n); err != nil {
+			return 0, err
+		}
+		if _, err := l.workOff(ctx, c, 2, n, 0); err != nil {
+			return 0, err
+		}
+		if err := c.check(ctx, (i+1)*n); err != nil {
+			return 0, err
+		}
+		l.stopAll()
+		if err := l.rdb.Del(ctx, host.AlertsKey()).Err(); err != nil {
+			return 0, err
+		}
+		var err error
+		if used[i], err = l.usedMemory(ctx); err != nil {
+			return 0, err
+		}
+	}
+	return (used[1] - used[0]) / float64(n), nil
+}
+
+// usedMemory is what Redis has allocated for data, without the connections and scripts,
+// which do not grow with it and would count for much among few alerts.
+func (l *lab) usedMemory(ctx context.Context) (float64, error) {
 	info, err := infoOf(ctx, l.rdb, "memory")
 	if err != nil {
 		return 0, err
 	}
-	return strconv.ParseFloat(info["used_memory"], 64)
+	used := 0.0
+	for name, sign := range map[string]float64{
+		"used_memory": 1, "mem_clients_normal": -1, "mem_aof_buffer": -1, "used_memory_scripts_eval": -1,
+	} {
+		bytes, err := strconv.ParseFloat(info[name], 64)
+		if err != nil {
+			return 0, fmt.Errorf("INFO memory: %s: %w", name, err)
+		}
+		used += sign * bytes
+	}
+	return used, nil
 }
 
 // responderMemory follows one responder through many alerts.
