@@ -9,6 +9,8 @@ import (
 
 	"github.com/hibiken/asynq"
 	"golang.org/x/sync/errgroup"
+
+	"riposte/stream"
 )
 
 const (
@@ -30,17 +32,22 @@ func (q asynqQueue) client() *asynq.Client {
 func (q asynqQueue) load(ctx context.Context, n int) error {
 	client := q.client()
 	defer client.Close()
-	return q.enqueue(ctx, client, n)
+	alerts := make([]*stream.Alert, n)
+	for i := range alerts {
+		alerts[i] = q.alert()
+	}
+	return enqueue(ctx, client, alerts, q.options)
 }
 
-func (q asynqQueue) enqueue(ctx context.Context, client *asynq.Client, n int) error {
+func enqueue(ctx context.Context, client *asynq.Client, alerts []*stream.Alert, options []asynq.Option) error {
+	if len(alerts) == 1 {
+		_, err := client.EnqueueContext(ctx, asynq.NewTask(asynqTask, raw(alerts[0]), options...))
+		return err
+	}
 	together, ctx := errgroup.WithContext(ctx)
 	together.SetLimit(asynqConcurrency)
-	for range n {
-		together.Go(func() error {
-			_, err := client.EnqueueContext(ctx, asynq.NewTask(asynqTask, raw(q.alert()), q.options...))
-			return err
-		})
+	for _, a := range alerts {
+		together.Go(func() error { return enqueue(ctx, client, []*stream.Alert{a}, options) })
 	}
 	return together.Wait()
 }

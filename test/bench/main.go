@@ -20,6 +20,8 @@ var measurements = []struct {
 	{"throughput", throughput},
 	{"response", response},
 	{"takeover", takeover},
+	{"burst", burst},
+	{"publish", publish},
 	{"memory", memory},
 }
 

@@ -90,7 +90,7 @@ func times(other string, x float64) want {
 	return want{fmt.Sprintf(">= %gx %s", x, other), other, x, false}
 }
 func within(other string, x float64) want {
-	return want{fmt.Sprintf("<= %gx %s", x, other), other, x, true}
+	return want{fmt.Sprintf("<= %.3gx %s", x, other), other, x, true}
 }
 func (r *Row) atMost(x float64) want { return want{fmt.Sprintf("<= %g %s", x, r.Unit), "", x, true} }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
+
+	"riposte/stream"
 )
 
 const (
@@ -26,8 +28,8 @@ func (q watermillQueue) publisher() (*redisstream.Publisher, error) {
 	return redisstream.NewPublisher(redisstream.PublisherConfig{Client: redis.NewClient(&redis.Options{Addr: q.redis.addr})}, nil)
 }
 
-func (q watermillQueue) message() *message.Message {
-	return message.NewMessage(watermill.NewUUID(), raw(q.alert()))
+func envelope(a *stream.Alert) *message.Message {
+	return message.NewMessage(watermill.NewUUID(), raw(a))
 }
 
 func (q watermillQueue) load(ctx context.Context, n int) error {
@@ -39,7 +41,7 @@ func (q watermillQueue) load(ctx context.Context, n int) error {
 	together, _ := errgroup.WithContext(ctx)
 	together.SetLimit(watermillSubscriptions)
 	for range n {
-		together.Go(func() error { return pub.Publish(watermillTopic, q.message()) })
+		together.Go(func() error { return pub.Publish(watermillTopic, envelope(q.alert())) })
 	}
 	return together.Wait()
 }
