@@ -20,6 +20,7 @@ var measurements = []struct {
 	{"throughput", throughput},
 	{"response", response},
 	{"takeover", takeover},
+	{"exec", execToDead},
 	{"burst", burst},
 	{"publish", publish},
 	{"memory", memory},

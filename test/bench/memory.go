@@ -24,7 +24,11 @@ func memory(ctx context.Context, l *lab) (rows []Row, err error) {
 	if err != nil {
 		return []Row{row}, err
 	}
-	return append([]Row{row}, resident...), nil
+	rows = append([]Row{row}, resident...)
+	if resident, err = l.sensorMemory(ctx); err != nil {
+		return rows, err
+	}
+	return append(rows, resident...), nil
 }
 
 // redisMemory is what a second backlog adds to used_memory, for the first one pays for what
@@ -131,9 +135,43 @@ func (l *lab) responderMemory(ctx context.Context) ([]Row, error) {
 			}
 		}
 		rows = append(rows, resident("responder", count(done, "alert"), p))
-		l.say("memory: %v", rows[len(rows)-1])
+		l.say("memory: %s, %.1f MB", rows[len(rows)-1].Setting, rows[len(rows)-1].Medians[Riposte])
 	}
 	return rows, flat(rows)
+}
+
+// sensorMemory follows a sensor while programs are started as fast as this machine can.
+func (l *lab) sensorMemory(ctx context.Context) ([]Row, error) {
+	if err := l.reset(ctx); err != nil {
+		return nil, err
+	}
+	sensor, err := l.sensor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	crowd, err := l.start(ctx, l.act("spawn", l.busybox, "0"), true)
+	if err != nil {
+		return nil, err
+	}
+	var rows []Row
+	done := 0
+	for _, mark := range []int{l.size(100_000, 500), l.size(1_000_000, 1000)} {
+		for ; done < mark; done += spawnLine {
+			if _, err := crowd.heard(patience); err != nil {
+				return rows, err
+			}
+		}
+		rows = append(rows, resident("sensor", count(done, "exec"), sensor))
+		l.say("memory: %s, %.1f MB", rows[len(rows)-1].Setting, rows[len(rows)-1].Medians[Riposte])
+	}
+	if err := flat(rows); err != nil {
+		return rows, err
+	}
+	crowd.kill()
+	lost, err := stopSensor(sensor)
+	last := &rows[len(rows)-1]
+	last.note(Riposte, fmt.Sprintf("%s; it looked at %d processes, with %d overruns", last.Notes[Riposte], lost.Events, lost.Overruns))
+	return rows, err
 }
 
 // resident is VmRSS of a process now; VmHWM, its highest so far, is in the note.

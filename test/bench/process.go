@@ -22,6 +22,7 @@ const hidden = "act"
 func act(args []string) error {
 	acts := map[string]func(args []string) error{
 		"asynq": asynqWorker, "watermill": watermillWorker, "floor": floorWorker,
+		"parent": parentWorker, "spawn": spawnWorker,
 	}
 	do := acts[args[0]]
 	if do == nil {
