@@ -38,7 +38,8 @@ type lab struct {
 	ledger  *ledger.Reader
 	thread  *thread
 	procs   []*process
-	site    int // counts resets: each has a runtime folder of its own
+	mark    string // line of the journal after which a measurement begins
+	site    int    // counts resets: each has a runtime folder of its own
 }
 
 // patience is for what takes milliseconds unless it is broken.
@@ -137,6 +138,7 @@ func (l *lab) reset(ctx context.Context) error {
 	if err := os.RemoveAll(filepath.Join(l.dir, "state")); err != nil {
 		return err
 	}
+	l.mark = "0"
 	return l.redis.empty(ctx, l.rdb)
 }
 

@@ -24,6 +24,7 @@ var measurements = []struct {
 	{"burst", burst},
 	{"publish", publish},
 	{"memory", memory},
+	{"growth", growth},
 }
 
 // options are the command line.

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os/exec"
 
+	"riposte/ledger"
 	"riposte/stream"
 )
 
@@ -53,13 +54,23 @@ func (q riposteQueue) check(ctx context.Context, n int) error {
 	return err
 }
 
-// recorded counts the records in the journal by outcome.
+// markJournal begins a measurement: recorded counts what comes after.
+func (l *lab) markJournal(ctx context.Context) (err error) {
+	_, l.mark, err = l.ledger.Tail(ctx, 1)
+	return err
+}
+
+// recorded counts the records in the journal since the mark, by outcome.
 func (l *lab) recorded(ctx context.Context) (map[string]int, error) {
-	events, _, err := l.ledger.Tail(ctx, math.MaxInt)
 	outcomes := map[string]int{}
-	for _, e := range events {
-		if e.Event == "record" {
-			outcomes[e.Outcome]++
+	_, end, err := l.ledger.Tail(ctx, 1)
+	for after := l.mark; err == nil && after != end; {
+		var events []ledger.Event
+		events, after, err = l.ledger.Next(ctx, after)
+		for _, e := range events {
+			if e.Event == "record" {
+				outcomes[e.Outcome]++
+			}
 		}
 	}
 	return outcomes, err
