@@ -20,7 +20,7 @@ func parentWorker(args []string) error {
 	fmt.Fprintln(os.Stderr, "ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		began := time.Now()
-		pid, err := syscall.ForkExec(args[0], []string{"sleep", "5"}, attr)
+		pid, err := syscall.ForkExec(args[0], []string{"sleep", "30"}, attr)
 		forked := time.Since(began)
 		if err != nil {
 			return err

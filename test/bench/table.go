@@ -60,8 +60,8 @@ func (r *Row) note(contender, text string) {
 	r.Notes[contender] = text
 }
 
-// cap says that a contender was given up at its value.
-func (r *Row) cap(contender string, capped bool) {
+// capped says that a contender was given up at its value.
+func (r *Row) capped(contender string, capped bool) {
 	if r.Capped == nil {
 		r.Capped = map[string]bool{}
 	}

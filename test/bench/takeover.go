@@ -166,7 +166,7 @@ func (l *lab) peersTakeOver(ctx context.Context, rows []Row) error {
 		}
 		for i := range rows {
 			rows[i].add(name, milliseconds(took[name]))
-			rows[i].cap(name, took[name] >= takeoverCap)
+			rows[i].capped(name, took[name] >= takeoverCap)
 			rows[i].note(name, "killed once")
 			rows[i].compare(Asynq, Watermill)
 		}
