@@ -3,14 +3,16 @@
 // One command makes one run and prints one table; every number in it was measured in it.
 //
 //	cd test/bench
-//	go run .                        # everything, about an hour
+//	go run .                        # everything, about 40 minutes on two quiet cores
 //	go run . -only 'throughput'     # some of it
 //	go run . -json results.json     # with every round, not only the medians
 //	go run . -short                 # everything once and tiny, as CI does
 //
-// It needs Linux, root, redis-server, busybox, and a python3 with redis and psutil (Debian:
-// redis-server busybox-static python3-redis python3-psutil). It starts its own Redis, ends
-// no process that it did not start, and leaves nothing behind. It is a module of its own, so that peers never enter ours.
+// It needs Linux, root in the initial namespaces (for the sensor's events), redis-server,
+// busybox, and a python3 with redis and psutil (Debian: redis-server busybox-static
+// python3-redis python3-psutil). It starts its own Redis, ends no process that it did not
+// start, blocks no address, and leaves nothing behind. It is a module of its own, so that
+// peers never enter ours.
 //
 // # Fairness
 //
@@ -21,11 +23,13 @@
 //   - riposte is the binary as users get it, in enforce mode, with its ledger, gate and
 //     receipts and the default lease. Its no-op effect is a line of log to a file in memory.
 //   - asynq is hibiken/asynq with concurrency 64, its handler a return.
-//   - watermill is ThreeDotsLabs/watermill-redisstream with its default options and several
-//     subscriptions a process, for one handles one message at a time. It acks after its handler.
+//   - watermill is ThreeDotsLabs/watermill-redisstream with its default options and 16
+//     subscriptions a process, for one handles one message at a time; of 1, 4, 16 and 64 that
+//     is where an alert takes the least CPU. It acks after its handler.
 //   - python is the original design: a Pub/Sub subscriber that terminates the process an
 //     alert names, and keeps no record.
-//   - floor is, for throughput, XREADGROUP COUNT 100 and one XACK for the hundred.
+//   - floor is, for throughput, XREADGROUP COUNT 100 and one XACK for the hundred; for
+//     publish, XADD; for the response, the publisher's own kill.
 //
 // # What counts
 //
@@ -33,4 +37,7 @@
 // processes nor the last stragglers count. After each drain the contender's own books must
 // say that all were handled and nothing else; a run with a wrong result fails. The short
 // form fails on wrong results alone, never on timing.
+//
+// Not measured: many hosts that all have alerts at the same time. A process serves one host,
+// so that would be hundreds of processes on a few cores, and show those.
 package main
