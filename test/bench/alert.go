@@ -17,20 +17,21 @@ func (l *lab) alert() *stream.Alert {
 	id := stream.AlertID(uuid.NewString())
 	return &stream.Alert{
 		ID: id, Given: id, Host: string(host), Source: "sensor", Level: "HIGH",
-		Title:     "Service that needs no shell started one " + l.nonce,
+		Title: "Service that needs no shell started one", Description: "A shell below it means that somebody got in.",
 		Timestamp: time.Now().UTC().Format(time.RFC3339Nano),
 		Rule:      stream.Rule{ID: "service-never-shell", Name: "Service shell", Tags: []string{"attack.t1059.004"}},
 		Process:   &stream.Process{PID: 4711, StartTicks: 123456, Name: "bash", Exe: "/usr/bin/bash", Cmdline: "bash -i", UID: &uid},
 	}
 }
 
-// about is the alert that a process is to be ended.
+// about is the alert that a process is to be ended. Only such a one has the nonce.
 func (l *lab) about(pid int) (*stream.Alert, error) {
 	st, err := proc.ReadStat(pid)
 	if err != nil {
 		return nil, err
 	}
 	a, target := l.alert(), int64(pid)
+	a.Title += " " + l.nonce
 	a.ActionablePID = &target
 	a.Process = &stream.Process{PID: target, StartTicks: st.StartTicks, Name: st.Comm, Cmdline: "sleep 600"}
 	a.Timestamp = time.Now().UTC().Format(time.RFC3339Nano)

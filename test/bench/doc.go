@@ -33,6 +33,11 @@
 //
 // # What counts
 //
+// What is printed is the median of the rounds; with -json each of them stands beside it.
+// Percentiles are of single alerts. Below the table stands what bounds a row: the CPU of
+// Redis's main thread and of the workers, and which commands took most of it; what a script
+// calls is counted in the script's time and in its own.
+//
 // Throughput is taken between 10 % and 90 % of a backlog, so that neither the start of
 // processes nor the last stragglers count. After each drain the contender's own books must
 // say that all were handled and nothing else; a run with a wrong result fails. The short
