@@ -107,19 +107,26 @@ func Unrecorded(events []Event) map[string][]string { return Trial{Events: event
 // replica that lost its grant while it lived never finishes the step; it lost it at the
 // latest when somebody else came to that step.
 func (t Trial) unfinished(last string) map[string][]string {
-	steps := map[string][]string{}
+	steps, at := map[string][]string{}, map[string][]string{} // by replica, and by step who has it open
+	open := func(replica, key string) {
+		steps[replica], at[key] = append(steps[replica], key), append(at[key], replica)
+	}
+	close := func(replica, key string) {
+		steps[replica] = slices.DeleteFunc(steps[replica], func(k string) bool { return k == key })
+		at[key] = slices.DeleteFunc(at[key], func(r string) bool { return r == replica })
+	}
 	for _, e := range t.Events {
-		for name, open := range steps {
+		for _, name := range slices.Clone(at[e.Key]) {
 			if died, ok := t.LastAlive[name]; name != e.Replica && !(ok && died.Before(e.Time())) {
-				steps[name] = slices.DeleteFunc(open, func(key string) bool { return key == e.Key })
+				close(name, e.Key)
 			}
 		}
-		i := slices.Index(steps[e.Replica], e.Key)
+		mine := slices.Contains(at[e.Key], e.Replica)
 		switch {
-		case e.Event == last && i >= 0:
-			steps[e.Replica] = slices.Delete(steps[e.Replica], i, i+1)
-		case i < 0 && (e.Event == Begin || e.Event == Closed && last == Recorded):
-			steps[e.Replica] = append(steps[e.Replica], e.Key)
+		case e.Event == last && mine:
+			close(e.Replica, e.Key)
+		case !mine && (e.Event == Begin || e.Event == Closed && last == Recorded):
+			open(e.Replica, e.Key)
 		}
 	}
 	return steps

@@ -51,6 +51,6 @@
 //
 //	go test -v ./test/chaos -seed=42
 //	go test -v ./test/chaos -run 'TestChaos$' -timeout=1h -duration=10m -alerts=40000
-//	go test -v ./test/chaos -run TestChaosRedis -timeout=90m -duration=1h -alerts=100000 -faults=10s
+//	go test -v ./test/chaos -run TestChaosRedis -timeout=90m -duration=1h -alerts=40000 -faults=10s
 //	go test -v ./test/chaos -artifacts -outputdir="$PWD"    # keeps the trace and the latest logs
 package chaos
