@@ -8,10 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -102,7 +101,7 @@ func Decode(raw []byte, entryID string) (*Alert, error) {
 		return nil, err
 	}
 	a := &Alert{}
-	rest, err := decodeObject(raw, a.known())
+	rest, err := decodeObject(raw, a.known()...)
 	if err != nil {
 		return nil, malformed("%v", err)
 	}
@@ -135,55 +134,104 @@ func Decode(raw []byte, entryID string) (*Alert, error) {
 	return a, nil
 }
 
+// field is a name that Riposte knows, and where its value goes.
+type field struct {
+	name string
+	into any
+}
+
 // decodeObject spreads the fields of a JSON object over into and returns those it does
 // not know; nil for null. Names are matched exactly: encoding/json on a struct would take
 // "PID" for "pid" too, and an alert must not name one process to this reader and another
 // to the next.
-func decodeObject(raw []byte, into map[string]any) (rest map[string]json.RawMessage, err error) {
+func decodeObject(raw []byte, into ...field) (rest map[string]json.RawMessage, err error) {
 	if err := json.Unmarshal(raw, &rest); err != nil {
 		return nil, fmt.Errorf("not a JSON object: %w", err)
 	}
-	for _, name := range slices.Sorted(maps.Keys(into)) { // the same error for the same bytes
-		value, ok := rest[name]
+	for _, f := range into {
+		value, ok := rest[f.name]
 		if !ok {
 			continue
 		}
-		if err := json.Unmarshal(value, into[name]); err != nil {
-			return nil, fmt.Errorf("field %q: %w", name, err)
+		if err := decodeValue(value, f.into); err != nil {
+			return nil, fmt.Errorf("field %q: %w", f.name, err)
 		}
-		delete(rest, name)
+		delete(rest, f.name)
 	}
 	return rest, nil
 }
 
-// known maps each field name Riposte knows to where its value goes.
-func (a *Alert) known() map[string]any {
-	return map[string]any{
-		"id": &a.ID, "host": &a.Host, "source": &a.Source,
-		"level": &a.Level, "title": &a.Title, "description": &a.Description, "details": &a.Details,
-		"timestamp": &a.Timestamp, "actionable_pid": &a.ActionablePID, "source_ip": &a.SourceIP,
-		"rule": &a.Rule, "process": &a.Process,
+// decodeValue is json.Unmarshal of a value that is known to be valid JSON. Most values are
+// text without escapes, or short numbers, and those need no parser.
+func decodeValue(value []byte, into any) error {
+	switch into := into.(type) {
+	case *string:
+		if text, ok := plainText(value); ok {
+			*into = text
+			return nil
+		}
+	case *int64:
+		if n, ok := plainNumber(value); ok {
+			*into = n
+			return nil
+		}
+	case *uint64:
+		if n, ok := plainNumber(value); ok {
+			*into = uint64(n)
+			return nil
+		}
+	}
+	return json.Unmarshal(value, into)
+}
+
+func plainText(value []byte) (string, bool) {
+	if len(value) < 2 || value[0] != '"' || bytes.IndexByte(value, '\\') >= 0 || !utf8.Valid(value) {
+		return "", false
+	}
+	return string(value[1 : len(value)-1]), true
+}
+
+func plainNumber(value []byte) (n int64, ok bool) {
+	if len(value) > 18 { // more may not fit
+		return 0, false
+	}
+	for _, c := range value {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = 10*n + int64(c-'0')
+	}
+	return n, len(value) > 0
+}
+
+// known are the fields Riposte knows.
+func (a *Alert) known() []field {
+	return []field{
+		{"id", (*string)(&a.ID)}, {"host", &a.Host}, {"source", &a.Source},
+		{"level", &a.Level}, {"title", &a.Title}, {"description", &a.Description}, {"details", &a.Details},
+		{"timestamp", &a.Timestamp}, {"actionable_pid", &a.ActionablePID}, {"source_ip", &a.SourceIP},
+		{"rule", &a.Rule}, {"process", &a.Process},
 	}
 }
 
 // UnmarshalJSON reads a rule; unknown fields are ignored.
 func (r *Rule) UnmarshalJSON(raw []byte) error {
-	_, err := decodeObject(raw, map[string]any{"id": &r.ID, "name": &r.Name, "author": &r.Author, "tags": &r.Tags})
+	_, err := decodeObject(raw, field{"id", &r.ID}, field{"name", &r.Name}, field{"author", &r.Author}, field{"tags", &r.Tags})
 	return err
 }
 
 // UnmarshalJSON reads a process; unknown fields are ignored.
 func (p *Process) UnmarshalJSON(raw []byte) error {
-	_, err := decodeObject(raw, map[string]any{
-		"pid": &p.PID, "start_ticks": &p.StartTicks, "boot_id": &p.BootID, "pid_ns": &p.PIDNS,
-		"name": &p.Name, "exe": &p.Exe, "cmdline": &p.Cmdline, "uid": &p.UID, "parent": &p.Parent,
-	})
+	_, err := decodeObject(raw,
+		field{"pid", &p.PID}, field{"start_ticks", &p.StartTicks}, field{"boot_id", &p.BootID}, field{"pid_ns", &p.PIDNS},
+		field{"name", &p.Name}, field{"exe", &p.Exe}, field{"cmdline", &p.Cmdline}, field{"uid", &p.UID}, field{"parent", &p.Parent})
 	return err
 }
 
 // UnmarshalJSON reads a parent; unknown fields are ignored.
 func (p *Parent) UnmarshalJSON(raw []byte) error {
-	_, err := decodeObject(raw, map[string]any{"pid": &p.PID, "start_ticks": &p.StartTicks, "name": &p.Name, "exe": &p.Exe})
+	_, err := decodeObject(raw,
+		field{"pid", &p.PID}, field{"start_ticks", &p.StartTicks}, field{"name", &p.Name}, field{"exe", &p.Exe})
 	return err
 }
 
