@@ -13,6 +13,7 @@ import (
 func FuzzGates(f *testing.F) {
 	f.Add("gate:h-1-a", "g1 1800000001000000 fenced containment", "gate:h-2-b", "g1 1800000001000000 unfenced forensics")
 	f.Add("gate:h-1-a", "g1 1800000001000000 fenced", "gate:", "g2 9223372036854775808 fenced")
+	f.Add("gate:h-1-a", "g1", "gate:h-2-b", "g2 1800000001000000")
 	f.Add("pause", "1", "gate:x", "\x1b[2J\u2028 -1 unfenced")
 	now := time.Unix(1_800_000_000, 0)
 	f.Fuzz(func(t *testing.T, field1, value1, field2, value2 string) {

@@ -39,6 +39,7 @@ func FuzzFloor(f *testing.F) {
 	f.Add([]byte("18446744073709551616\n"))
 	f.Add([]byte(" 007"))
 	f.Add([]byte("18\x00"))
+	f.Add([]byte("0x10"))
 	f.Add([]byte(""))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		n, err := parseFloor(raw)
