@@ -3,7 +3,6 @@ package stream
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -60,21 +59,6 @@ func (id AlertID) Conflicting(digest string) AlertID { return id + AlertID("~"+d
 
 // EntryID is the ID of a stream entry that carries no usable alert ID of its own.
 func EntryID(streamID string) AlertID { return AlertID("entry~" + streamID) }
-
-// before says that one stream ID is lower than another.
-func before(a, b string) bool {
-	aMS, aSeq := idParts(a)
-	bMS, bSeq := idParts(b)
-	return aMS < bMS || aMS == bMS && aSeq < bSeq
-}
-
-// idParts are the milliseconds and the number of a stream ID, as Redis writes it.
-func idParts(id string) (ms, seq uint64) {
-	first, second, _ := strings.Cut(id, "-")
-	ms, _ = strconv.ParseUint(first, 10, 64)
-	seq, _ = strconv.ParseUint(second, 10, 64)
-	return ms, seq
-}
 
 // Keys in Redis. DESIGN of the key space: one hash tag a host.
 func (h Host) tag() string { return "riposte:{" + string(h) + "}:" }
