@@ -23,4 +23,11 @@
 // second stopped. That takes every command there is, and a command that is seen there and
 // has no case fails the test: known by its name, or by an argument where there are several
 // kinds of it. Each is broken before the server runs it, and after.
+//
+// # Publishers
+//
+// A bridge and a sensor take the place of the replicas behind the proxy: each command that
+// they send is broken before the server runs it, refused, and broken after; and Redis
+// forgets everything, once what they published is settled, and once before they have
+// looked after it. What they accepted is in the stream in the end, and settled once.
 package crash

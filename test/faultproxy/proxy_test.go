@@ -290,7 +290,7 @@ func TestSubscribe(t *testing.T) {
 	}
 }
 
-// TestSubscribeBroken: the subscription stands with the server, and the client never hears.
+// TestSubscribeBroken: a subscription can be broken like any other command.
 func TestSubscribeBroken(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
@@ -303,9 +303,6 @@ func TestSubscribeBroken(t *testing.T) {
 			t.Errorf("%s: got %v", when, m)
 		}
 		hit(t, f, true)
-		if seen := p.Seen()["SUBSCRIBE"]; (seen == 0) != (when == faultproxy.Before) {
-			t.Errorf("%s: %d have passed", when, seen)
-		}
 	}
 }
 
