@@ -68,6 +68,38 @@ func TestRecordsGoTogether(t *testing.T) {
 	}
 }
 
+// A record waits for those that are about to come, and for nobody where it is alone.
+func TestRecordsWaitForSiblings(t *testing.T) {
+	w := newWorld(t)
+	rdb := w.srv.Client()
+	atWork, calls := 3, 0
+	l, err := ledger.New(rdb, ledger.Config{
+		Host: w.host, Group: w.group, Owner: "a", Gate: "gate1", Lease: time.Minute, Siblings: func() int { return atWork },
+	})
+	w.must(err)
+	w.must(l.Load(w.ctx))
+	l.WaitForSiblings(time.Hour)
+	grants := []*ledger.Grant{w.take(l, "a", "x"), w.take(l, "a", "y"), w.take(l, "a", "z")}
+	rdb.AddHook(counter{"evalsha", &calls})
+	var wg sync.WaitGroup
+	errs := make([]error, len(grants))
+	for i, g := range grants {
+		wg.Go(func() { errs[i] = record(w, l, g, 0, "logged") })
+	}
+	wg.Wait()
+	if calls != 1 || errs[0] != nil || errs[1] != nil || errs[2] != nil {
+		t.Errorf("%d calls, %v", calls, errs)
+	}
+	atWork = 1
+	w.must(record(w, l, grants[0], 1, "logged"))
+	atWork = 2 // the other one does not come
+	l.WaitForSiblings(time.Microsecond)
+	w.must(record(w, l, grants[1], 1, "logged"))
+	if calls != 3 {
+		t.Errorf("%d calls, want 3", calls)
+	}
+}
+
 // A batch that is not answered is each caller's to send again.
 func TestBatchWithoutAnswer(t *testing.T) {
 	w := newWorld(t)

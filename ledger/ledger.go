@@ -42,6 +42,10 @@ type Config struct {
 	Lease        time.Duration // default 5 s; at least ShortestLease
 	Retention    time.Duration // how long a settled entry and its journal stay; default DefaultRetention
 	DeathsToBury int           // proven deaths after which an alert is poison; default 5
+
+	// Siblings says how many alerts are being worked on, the one that is being recorded
+	// included: the record waits a moment for theirs. Nil means no other.
+	Siblings func() int
 }
 
 // Validate fills in defaults and checks relations.
@@ -82,12 +86,12 @@ func New(rdb redis.Cmdable, cfg Config) (*Ledger, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
-	return &Ledger{cfg, rdb, &commits{}}, nil
+	return &Ledger{cfg, rdb, newCommits(cfg.Siblings)}, nil
 }
 
 // For is the ledger of another group of the same host.
 func (l *Ledger) For(g stream.Group, owner string) *Ledger {
-	other := &Ledger{l.cfg, l.rdb, &commits{}}
+	other := &Ledger{l.cfg, l.rdb, newCommits(nil)}
 	other.cfg.Group, other.cfg.Owner = g, owner
 	return other
 }

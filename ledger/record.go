@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"time"
 
 	"riposte/stream"
 )
@@ -73,13 +74,18 @@ func (l *Ledger) send(ctx context.Context, batch []*commit) {
 	}
 }
 
-// commits gathers records into batches, as databases do (group commit): one that finds
-// nothing on its way is sent at once and alone, and those that come meanwhile go together.
-// Whoever waits in front when a batch has been answered sends the next one.
+// commits gathers records into batches, as databases do (group commit). One that is alone is
+// sent at once; where others are about to come, the first waits a moment for them; and those
+// that come while a batch is on its way are the next one. Whoever is in front then sends it.
 type commits struct {
+	siblings func() int    // how many are at work and may soon have something to record
+	patience time.Duration // with which they are waited for
+
 	mu      sync.Mutex
 	sending bool
 	waiting []*commit
+	target  int           // of waiting, at which the next batch is sent
+	full    chan struct{} // it is reached
 }
 
 // commit is one record on its way.
@@ -95,13 +101,24 @@ type commit struct {
 const (
 	mostCommits     = 128
 	mostCommitBytes = 1 << 20
+	gatherEnough    = 32
 )
+
+func newCommits(siblings func() int) *commits {
+	if siblings == nil {
+		siblings = func() int { return 0 }
+	}
+	return &commits{siblings: siblings, patience: time.Millisecond, full: make(chan struct{}, 1)}
+}
 
 // do returns when c has been answered.
 func (q *commits) do(c *commit, send func([]*commit)) {
 	q.mu.Lock()
 	q.waiting = append(q.waiting, c)
 	if q.sending {
+		if len(q.waiting) == q.target {
+			q.full <- struct{}{}
+		}
 		q.mu.Unlock()
 		if mine := <-c.turn; !mine {
 			return
@@ -109,6 +126,7 @@ func (q *commits) do(c *commit, send func([]*commit)) {
 		q.mu.Lock()
 	}
 	q.sending = true
+	q.gather()
 	batch := q.take()
 	q.mu.Unlock()
 
@@ -121,6 +139,27 @@ func (q *commits) do(c *commit, send func([]*commit)) {
 	defer q.mu.Unlock()
 	if q.sending = len(q.waiting) > 0; q.sending {
 		q.waiting[0].turn <- true
+	}
+}
+
+// gather waits for those who are about to come. It is called with the lock held, which it
+// lets go of meanwhile.
+func (q *commits) gather() {
+	q.target = min(q.siblings(), gatherEnough)
+	if len(q.waiting) < q.target {
+		enough := time.NewTimer(q.patience)
+		q.mu.Unlock()
+		select {
+		case <-q.full:
+		case <-enough.C:
+		}
+		q.mu.Lock()
+		enough.Stop()
+	}
+	q.target = 0
+	select {
+	case <-q.full: // reached just as the time was over
+	default:
 	}
 }
 

@@ -117,7 +117,10 @@ func New(rdb redis.UniversalClient, g *gate.Gate, cfg Config) (*Responder, error
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	led, err := ledger.New(rdb, ledger.Config{Host: cfg.Host, Group: cfg.Group, Owner: cfg.Name, Gate: g.ID(), Lease: cfg.Lease})
+	workers := newWorkers(cfg.Concurrency)
+	led, err := ledger.New(rdb, ledger.Config{
+		Host: cfg.Host, Group: cfg.Group, Owner: cfg.Name, Gate: g.ID(), Lease: cfg.Lease, Siblings: workers.atWork,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +129,7 @@ func New(rdb redis.UniversalClient, g *gate.Gate, cfg Config) (*Responder, error
 		cfg: cfg, log: log, ledger: led, gate: g,
 		consumer: stream.NewConsumer(rdb, cfg.Host, cfg.Group, cfg.Name),
 		planner:  &Planner{Host: cfg.Host, Playbooks: cfg.Playbooks, Mode: cfg.Mode, MaxAge: cfg.MaxAge, Zone: cfg.Zone},
-		workers:  newWorkers(cfg.Concurrency), grants: newGrants(led, log), later: newLater(), suspects: newSuspects(),
+		workers:  workers, grants: newGrants(led, log), later: newLater(), suspects: newSuspects(),
 		strays: map[stream.Group]bool{},
 	}, nil
 }
@@ -210,7 +213,7 @@ func (r *Responder) read(ctx context.Context) {
 	trouble := patient(50*time.Millisecond, 2*time.Second)
 	bound := newReadBound()
 	for {
-		free, err := r.workers.free(ctx)
+		free, err := r.workers.gather(ctx)
 		if err != nil {
 			return
 		}

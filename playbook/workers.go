@@ -3,6 +3,7 @@ package playbook
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // workers counts those who are at work. A worker that merely waits, for a retry or for
@@ -26,6 +27,27 @@ func (w *workers) free(ctx context.Context) (n int, err error) {
 		return n > 0
 	})
 	return n, err
+}
+
+// gather is free for a reader under load: where nearly all are at work, it waits a moment, so
+// that alerts are read by the batch and not one for each that is done.
+func (w *workers) gather(ctx context.Context) (n int, err error) {
+	if n, err = w.free(ctx); err != nil || n >= w.max/4 {
+		return n, err
+	}
+	if err := sleep(ctx, gatherFor); err != nil {
+		return 0, err
+	}
+	return w.free(ctx)
+}
+
+const gatherFor = time.Millisecond
+
+// atWork counts those who are.
+func (w *workers) atWork() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.busy
 }
 
 // hire puts n more to work on new alerts, without asking: whoever read the alerts asked.
