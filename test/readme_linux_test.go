@@ -150,7 +150,8 @@ func newReader(t *testing.T) *reader {
 	u.write(filepath.Join(bin, "redis-cli"), fmt.Sprintf("#!/bin/sh\nexec %s -e -p %s \"$@\"\n", client, port))
 	u.write(filepath.Join(u.tree, "alert.json"), fmt.Sprintf(`{"id":"ID","level":"HIGH","title":"t","timestamp":%q}`, time.Now().UTC().Format(time.RFC3339)))
 	u.env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "RIPOSTE_") })
-	u.env = append(u.env, "PATH="+strings.Join([]string{bin, u.tree, os.Getenv("PATH")}, ":"),
+	// What a reader builds is without the race detector, whatever this test was built with.
+	u.env = append(u.env, "GOFLAGS="+strings.ReplaceAll(os.Getenv("GOFLAGS"), "-race", ""), "PATH="+strings.Join([]string{bin, u.tree, os.Getenv("PATH")}, ":"),
 		"RIPOSTE_REDIS="+u.redis.URL, "RIPOSTE_HOST=web-1",
 		"RIPOSTE_RUNTIME_DIR="+filepath.Join(state, "run"), "RIPOSTE_STATE_DIR="+filepath.Join(state, "state"))
 	return u
