@@ -25,7 +25,8 @@ const lookEvery = time.Second
 // All of that it reads off the groups of the stream, because XINFO STREAM, which would tell
 // it outright, also shows alerts, and who may only publish is to read none. So there is a
 // loss that it does not see: a stream that was deleted and, within the second, given a group
-// again and more entries by others than it ever had.
+// again and more entries by others than it ever had. Of a stream without any group it sees
+// only that it is gone.
 //
 // What was not lost is then in the stream twice, under the same ID, and the ledger settles
 // the copy. An entry is published once for each loss, however long that takes. While Redis
