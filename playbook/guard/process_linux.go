@@ -52,8 +52,8 @@ func (f *Floor) kin() (map[int]string, error) {
 // that is gone has none; one whose parent dies while we look gets another one, so it is
 // asked again.
 func climb(pid int, kin map[int]string) error {
+	st, err := proc.ReadStat(pid)
 	for {
-		st, err := proc.ReadStat(pid)
 		if errors.Is(err, proc.ErrGone) {
 			return nil
 		}
@@ -66,17 +66,18 @@ func climb(pid int, kin map[int]string) error {
 		if _, known := kin[st.PPID]; known {
 			return nil
 		}
-		_, err = proc.ReadStat(st.PPID)
-		if err != nil && !errors.Is(err, proc.ErrGone) {
-			return err
+		parent, err2 := proc.ReadStat(st.PPID)
+		if err2 != nil && !errors.Is(err2, proc.ErrGone) {
+			return err2
 		}
-		if err != nil {
+		if err2 != nil {
 			again, gone := proc.ReadStat(pid)
 			if gone == nil && again.PPID != st.PPID {
+				st = again
 				continue
 			}
 		}
 		kin[st.PPID] = "an ancestor of Riposte"
-		pid = st.PPID
+		pid, st, err = st.PPID, parent, err2
 	}
 }

@@ -40,11 +40,34 @@ var Namespace = sync.OnceValues(func() (uint64, error) {
 
 // ReadStat reads /proc/PID/stat. It returns ErrGone where there is no such process.
 func ReadStat(pid int) (Stat, error) {
-	raw, err := os.ReadFile(file(pid, "stat"))
+	var line [2048]byte // more than the kernel writes: 50 numbers of 20 digits and a name of 64 bytes at most
+	n, err := readOnce(file(pid, "stat"), line[:])
 	if err != nil {
 		return Stat{}, gone(err)
 	}
-	return parseStat(raw)
+	return parseStat(line[:n])
+}
+
+// readOnce reads a file of a few bytes by one read(2), which is how the kernel gives them out
+// whole. It takes half the system calls of os.ReadFile.
+func readOnce(path string, into []byte) (n int, err error) {
+	fd, err := retry(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return 0, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	if n, err = retry(func() (int, error) { return unix.Read(fd, into) }); err != nil {
+		return 0, &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return n, nil
+}
+
+func retry(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR {
+			return n, err
+		}
+	}
 }
 
 // parseStat reads the line from its end backwards: the second field is in parentheses and
