@@ -21,6 +21,8 @@ type Floor struct {
 	// with it. May be nil.
 	RedisPeers func() []netip.Addr
 
+	kinship kinship
+
 	mu    sync.Mutex
 	facts map[netip.Addr]string // what an address is to this host
 	read  time.Time

@@ -14,3 +14,6 @@ import (
 func (f *Floor) Process(st proc.Stat) error {
 	return action.Refuse("what PID %d is cannot be read on %s", st.PID, runtime.GOOS)
 }
+
+// kinship is nothing where no process is acted on.
+type kinship struct{}
