@@ -20,6 +20,7 @@
 // runs; and IPv6 forms that stand for one of them. Not protected is whoever else has a
 // connection to port 22: an attacker could make himself unblockable by opening one.
 //
-// What cannot be read is a refusal. Answers about processes are read anew each time;
-// facts about addresses are at most a second old.
+// What cannot be read is a refusal. Answers about processes are read anew each time, but for
+// who is above Riposte: that is read again when one of them has exited, which a descriptor of
+// each tells (pidfd_open(2)). Facts about addresses are at most a second old.
 package guard
