@@ -80,7 +80,8 @@ func newLab(ctx context.Context, o options) (_ *lab, err error) {
 	if l.redis, err = l.startRedis(ctx); err != nil {
 		return nil, err
 	}
-	if l.rdb, err = stream.Open(stream.Options{URL: "redis://" + l.redis.addr}); err != nil {
+	// To empty a Redis of a million entries takes longer than a command may otherwise.
+	if l.rdb, err = stream.Open(stream.Options{URL: "redis://" + l.redis.addr + "?read_timeout=2m"}); err != nil {
 		return nil, err
 	}
 	l.ledger = ledger.NewReader(l.rdb, host, group)
