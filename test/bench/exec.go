@@ -97,7 +97,7 @@ func (l *lab) execRows(ctx context.Context, perSecond int) ([]Row, error) {
 		}
 	}
 	rows[0].note(Riposte, fmt.Sprintf("of which fork and exec %.2f ms; the time begins before them", percentile(forked, 0.5)))
-	rows[3].note(Riposte, fmt.Sprintf("looked at %d processes, %d of them gone before they could be read; %d overruns, %d alerts dropped", lost.Events, lost.Vanished, lost.Overruns, lost.Dropped))
+	rows[3].note(Riposte, fmt.Sprintf("looked at %d processes, %d of them gone before they could be read; %d overruns, %d alerts dropped", lost.Processes, lost.Vanished, lost.Overruns, lost.Dropped))
 	for _, r := range rows {
 		l.say("%s, %s: %s %s", r.Measurement, r.Setting, number(r.Medians[Riposte]), r.Unit)
 	}
@@ -111,8 +111,8 @@ func (l *lab) sensor(ctx context.Context) (*process, error) {
 
 // losses are what a sensor says of itself when it ends.
 type losses struct {
-	Msg                                 string
-	Events, Vanished, Overruns, Dropped int
+	Msg                                    string
+	Processes, Vanished, Overruns, Dropped int
 }
 
 func stopSensor(p *process) (s losses, err error) {

@@ -170,7 +170,7 @@ func (l *lab) sensorMemory(ctx context.Context) ([]Row, error) {
 	crowd.kill()
 	lost, err := stopSensor(sensor)
 	last := &rows[len(rows)-1]
-	last.note(Riposte, fmt.Sprintf("%s; it looked at %d processes, with %d overruns", last.Notes[Riposte], lost.Events, lost.Overruns))
+	last.note(Riposte, fmt.Sprintf("%s; it looked at %d processes, with %d overruns", last.Notes[Riposte], lost.Processes, lost.Overruns))
 	return rows, err
 }
 
