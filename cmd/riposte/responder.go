@@ -125,10 +125,12 @@ func (r *responder) run(ctx context.Context) (err error) {
 	}
 	peers := redisPeers(rdb)
 	peers.renew(ctx) // it has just answered, so its name resolves now
+	floor := &guard.Floor{Members: m.living, RedisPeers: peers.known}
+	defer func() { err = errors.Join(err, floor.Close()) }()
 	replica, err := playbook.New(rdb, m.gate, playbook.Config{
 		Name: m.name, Host: host, Group: group, Playbooks: books, Mode: mode, MaxAge: r.maxAge, Zone: zone,
 		Lease: r.lease, Concurrency: r.concurrency,
-		Guard:  &guard.Floor{Members: m.living, RedisPeers: peers.known},
+		Guard:  floor,
 		OwnUID: r.ownUID, Unfenced: r.unfenced, Replication: r.replication(), Out: r.out, Trace: trace, Log: r.log,
 	})
 	if err != nil {

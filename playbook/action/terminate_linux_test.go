@@ -129,7 +129,10 @@ func (v victim) untouched() {
 	}
 }
 
-func floor() action.Env { return action.Env{Guard: &guard.Floor{}} }
+func floor() action.Env { return action.Env{Guard: &shared} }
+
+// shared is the floor of all tests; it holds descriptors until it is closed.
+var shared guard.Floor
 
 func apply(t *testing.T, e action.Effect, env action.Env) action.Receipt {
 	t.Helper()
@@ -157,6 +160,7 @@ func TestTerminate(t *testing.T) {
 	if !inside(t) {
 		return
 	}
+	shared.Close()
 	before := descriptors(t)
 	outcome := func(r action.Receipt, want action.Outcome) {
 		t.Helper()
@@ -297,11 +301,11 @@ func TestTerminate(t *testing.T) {
 	})
 	t.Run("own user", func(t *testing.T) {
 		v := sleeper(t)
-		outcome(apply(t, v.effect(time.Second), action.Env{Guard: &guard.Floor{}, OwnUID: true}), action.Terminated)
+		outcome(apply(t, v.effect(time.Second), action.Env{Guard: &shared, OwnUID: true}), action.Terminated)
 		cmd := exec.Command("sleep", "1000")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		other := start(t, cmd, false)
-		refused(t, other.effect(time.Second), action.Env{Guard: &guard.Floor{}, OwnUID: true}, "belongs to user 65534")
+		refused(t, other.effect(time.Second), action.Env{Guard: &shared, OwnUID: true}, "belongs to user 65534")
 		other.untouched()
 	})
 	t.Run("cancelled", func(t *testing.T) {
@@ -317,6 +321,7 @@ func TestTerminate(t *testing.T) {
 		}
 		v.untouched()
 	})
+	shared.Close()
 	if after := descriptors(t); after != before {
 		t.Errorf("descriptors left open:\n%s\nbefore:\n%s", after, before)
 	}

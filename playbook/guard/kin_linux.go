@@ -59,10 +59,7 @@ func (k *kinship) stands() bool {
 // remember keeps what was found, if it is the same after each process is held by a descriptor:
 // it was then read of those very processes.
 func (k *kinship) remember(members []int, kin map[int]string) error {
-	for _, p := range k.alive {
-		unix.Close(int(p.Fd))
-	}
-	k.members, k.kin, k.alive = nil, nil, nil
+	k.forget()
 	for pid := range kin {
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil { // gone, or a kernel before 5.3: then it is not remembered
@@ -75,6 +72,22 @@ func (k *kinship) remember(members []int, kin map[int]string) error {
 		k.members, k.kin = members, kin
 	}
 	return err
+}
+
+func (k *kinship) forget() {
+	for _, p := range k.alive {
+		unix.Close(int(p.Fd))
+	}
+	k.members, k.kin, k.alive = nil, nil, nil
+}
+
+// Close lets go of the descriptors of Riposte's processes and their ancestors. The floor may be
+// asked again, and then holds new ones.
+func (f *Floor) Close() error {
+	f.kinship.mu.Lock()
+	defer f.kinship.mu.Unlock()
+	f.kinship.forget()
+	return nil
 }
 
 // family reads who is above the members, and names them all.
