@@ -33,6 +33,7 @@ type Config struct {
 
 	Guard  action.Guard // the floor; required
 	OwnUID bool         // act only on processes of this process's own user
+	State  string       // folder of what effects keep: evidence, quarantined files
 	// Unfenced accepts replicas that enforce on this host through another gate, and do not
 	// share its fence and its proofs of death with this one.
 	Unfenced bool

@@ -131,7 +131,7 @@ func (r *responder) run(ctx context.Context) (err error) {
 		Name: m.name, Host: host, Group: group, Playbooks: books, Mode: mode, MaxAge: r.maxAge, Zone: zone,
 		Lease: r.lease, Concurrency: r.concurrency,
 		Guard:  floor,
-		OwnUID: r.ownUID, Unfenced: r.unfenced, Replication: r.replication(), Out: r.out, Trace: trace, Log: r.log,
+		OwnUID: r.ownUID, State: r.folders.state, Unfenced: r.unfenced, Replication: r.replication(), Out: r.out, Trace: trace, Log: r.log,
 	})
 	if err != nil {
 		return &usageError{err.Error()}

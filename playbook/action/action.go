@@ -34,12 +34,23 @@ const (
 	AlreadyGone    Outcome = "already_gone"    // the process had exited before
 	Blocked        Outcome = "blocked"         //
 	AlreadyBlocked Outcome = "already_blocked" // for at least as long as asked
+	Unblocked      Outcome = "unblocked"       // the block of an earlier step was lifted
+	Suspended      Outcome = "suspended"       // every thread was seen stopped
+	Resumed        Outcome = "resumed"         //
+	Isolated       Outcome = "isolated"        // the host talks to nobody but those it must
+	Released       Outcome = "released"        //
+	Quarantined    Outcome = "quarantined"     // the file was moved into the vault
+	Restored       Outcome = "restored"        //
+	Collected      Outcome = "collected"       // evidence was written down and synced
+	Notified       Outcome = "notified"        // somebody's server took the message
 	Logged         Outcome = "logged"          //
 	Ran            Outcome = "ran"             // a script came to its end with exit status 0
 	Observed       Outcome = "observed"        // observe mode: the reason says what would have been done
 	Refused        Outcome = "refused"         // by a guardrail; the reason says which
 	Expired        Outcome = "expired"         // the alert was too old
 	NoMatch        Outcome = "no_match"        // nothing to do
+	Skipped        Outcome = "skipped"         // its condition did not hold, or an earlier step said stop
+	Denied         Outcome = "denied"          // a person said no, or nobody said yes in time
 	Failed         Outcome = "failed"          // out of attempts; the reason is the last error
 	Unknown        Outcome = "unknown"         // an at-most-once effect was in flight at a crash
 	Dead           Outcome = "dead"            // buried: the alert is a dead letter
@@ -80,9 +91,19 @@ type Effect interface {
 	Apply(ctx context.Context, env Env) (Receipt, error)
 }
 
+// Reversible is an Effect that can be taken back by another one: by riposte undo, or by a
+// playbook's on_error.
+type Reversible interface {
+	Effect
+	// Undo is the name of the action that takes this effect back, and what it is to do: only
+	// what this very effect did, whatever else has been done to the same target.
+	Undo() (name string, e Effect)
+}
+
 // Env is what an effect needs from the host it runs on.
 type Env struct {
 	Guard   Guard
+	State   string    // folder of this user's alone that keeps what effects leave behind, across reboots
 	OwnUID  bool      // act only on processes of this process's own user
 	Key     string    // the step's key, see stream.StepKey
 	AlertID string    // for comments on firewall rules

@@ -140,7 +140,7 @@ func TestPlanBounds(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	for want, e := range map[string]action.Effect{
-		"process/4711":                          &action.TerminateProcess{PID: 4711},
+		"process/4711":                          &action.TerminateProcess{Process: action.Process{PID: 4711}},
 		"address/198.51.100.2":                  &action.BlockIP{Address: "::ffff:198.51.100.2", Backend: action.NFTables},
 		"address/2001:db8::1 firewall/iptables": &action.BlockIP{Address: "2001:DB8:0::1", Backend: action.IPTables},
 		"address/junk":                          &action.BlockIP{Address: "junk"},

@@ -106,12 +106,12 @@ func (v victim) effect(grace time.Duration) *action.TerminateProcess {
 		v.t.Fatal(err)
 	}
 	pid := int64(v.Process.Pid)
-	return &action.TerminateProcess{PID: pid, Described: pid, StartTicks: st.StartTicks, BootID: boot, PIDNS: ns, Grace: action.Duration(grace)}
+	return &action.TerminateProcess{Process: action.Process{PID: pid, Described: pid, StartTicks: st.StartTicks, BootID: boot, PIDNS: ns}, Grace: action.Duration(grace)}
 }
 
 // foreign names the process as a detector does that knows only PIDs.
 func (v victim) foreign(seen time.Time) *action.TerminateProcess {
-	return &action.TerminateProcess{PID: int64(v.Process.Pid), SeenUntil: seen, Grace: action.Duration(time.Second)}
+	return &action.TerminateProcess{Process: action.Process{PID: int64(v.Process.Pid), SeenUntil: seen}, Grace: action.Duration(time.Second)}
 }
 
 // endedBy waits for the process and says which signal ended it.
@@ -273,7 +273,7 @@ func TestTerminate(t *testing.T) {
 		defer runtime.UnlockOSThread()
 		tid := make(chan int)
 		go func() { runtime.LockOSThread(); tid <- unix.Gettid(); <-tid }() // surely not the first thread
-		e := &action.TerminateProcess{PID: int64(<-tid), SeenUntil: time.Now()}
+		e := &action.TerminateProcess{Process: action.Process{PID: int64(<-tid), SeenUntil: time.Now()}}
 		if e.PID == int64(os.Getpid()) {
 			e.PID = int64(unix.Gettid())
 		}
@@ -287,12 +287,12 @@ func TestTerminate(t *testing.T) {
 			int64(os.Getpid()):  "a process of Riposte",
 			int64(os.Getppid()): "an ancestor of Riposte",
 		} {
-			refused(t, &action.TerminateProcess{PID: pid, SeenUntil: time.Now()}, floor(), why)
+			refused(t, &action.TerminateProcess{Process: action.Process{PID: pid, SeenUntil: time.Now()}}, floor(), why)
 		}
 		if os.Getppid() <= 1 {
 			t.Error("the parent is PID 1, so that the case of an ancestor was not tested")
 		}
-		outcome(apply(t, &action.TerminateProcess{PID: 1<<22 - 1, SeenUntil: time.Now()}, floor()), action.AlreadyGone)
+		outcome(apply(t, &action.TerminateProcess{Process: action.Process{PID: 1<<22 - 1, SeenUntil: time.Now()}}, floor()), action.AlreadyGone)
 	})
 	t.Run("guard", func(t *testing.T) {
 		v := sleeper(t)

@@ -90,7 +90,7 @@ func TestToolDiesWithRiposte(t *testing.T) {
 // an alert was about would be ended in its stead.
 func TestStartTolerance(t *testing.T) {
 	seen := time.Unix(1790000000, 0)
-	e := &TerminateProcess{PID: 4711, SeenUntil: seen}
+	e := &TerminateProcess{Process: Process{PID: 4711, SeenUntil: seen}}
 	for late, want := range map[time.Duration]bool{
 		-time.Hour: true, 0: true, 20*time.Millisecond - 1: true,
 		20 * time.Millisecond: false, time.Second: false, time.Hour: false,
