@@ -54,21 +54,30 @@ type Body struct {
 	Title string `json:"title,omitempty"`
 	Rule  string `json:"rule,omitempty"`
 
-	Seen    time.Time `json:"seen"`              // when the alert says it happened
-	Expires time.Time `json:"expires"`           // after this no effect is begun
-	Refuse  string    `json:"refuse,omitempty"`  // why the whole alert is refused, decided at planning
-	Flags   []string  `json:"flags,omitempty"`   // id_conflict
-	Retries int       `json:"retries,omitempty"` // times a person sent it round again
-	Parked  *Parked   `json:"parked,omitempty"`  // while it waits
-	Steps   []Step    `json:"steps"`
+	Seen     time.Time `json:"seen"`              // when the alert says it happened
+	Expires  time.Time `json:"expires"`           // after this no effect is begun
+	Refuse   string    `json:"refuse,omitempty"`  // why the whole alert is refused, decided at planning
+	Flags    []string  `json:"flags,omitempty"`   // id_conflict
+	Retries  int       `json:"retries,omitempty"` // times a person sent it round again
+	Parked   *Parked   `json:"parked,omitempty"`  // while it waits
+	Approval *Approval `json:"approval,omitempty"`
+	Late     *Late     `json:"late,omitempty"` // where a step is decided on by the outcome of another
+	Steps    []Step    `json:"steps"`
+}
+
+// Late is the alert, for steps that can be made out only when earlier ones have their outcome.
+type Late struct {
+	Alert json.RawMessage `json:"alert"`
+	Until time.Time       `json:"until"` // it was seen before
 }
 
 // compact is what is kept of a settled alert: what was done and to what, and not how patiently
 // it was to be tried.
 func (b Body) compact() Body {
-	b.Steps = slices.Clone(b.Steps)
+	b.Late, b.Steps = nil, slices.Clone(b.Steps)
 	for i := range b.Steps {
-		b.Steps[i].Class, b.Steps[i].Timeout, b.Steps[i].Retry = "", 0, Retry{}
+		s := &b.Steps[i]
+		s.Class, s.Timeout, s.Retry, s.If, s.OnError, s.Spec, s.Verdict = "", 0, Retry{}, "", "", nil, ""
 	}
 	return b
 }
@@ -84,6 +93,12 @@ type Step struct {
 	With     json.RawMessage `json:"with,omitempty"`  // resolved parameters
 	Timeout  time.Duration   `json:"timeout,omitempty"`
 	Retry    Retry           `json:"retry,omitzero"`
+	Expires  time.Time       `json:"expires,omitzero"`   // where that is before the alert's own
+	If       string          `json:"if,omitempty"`       // condition over earlier outcomes
+	Spec     json.RawMessage `json:"spec,omitempty"`     // parameters that wait for earlier outcomes, instead of With
+	OnError  string          `json:"on_error,omitempty"` // continue, stop or undo; empty means continue
+	Undoes   string          `json:"undoes,omitempty"`   // the step of this playbook that it takes back
+	Verdict  string          `json:"verdict,omitempty"`  // the outcome, where planning left no choice; Reason says why
 
 	Attempts int       `json:"attempts,omitempty"` // times the step was tried, also where it was refused or only observed
 	Outcome  string    `json:"outcome,omitempty"`  // empty until recorded

@@ -21,14 +21,14 @@ type Event struct {
 	Line    string         // ID in the journal
 	ID      stream.AlertID //
 	Group   stream.Group   //
-	Event   string         // run resume poison record retry late release bury revive park wake resolve purge
+	Event   string         // run resume poison record retry late release bury revive park wake approve deny undo resolve purge
 	Epoch   uint64         // of the token it happened under
 	Owner   string         // replica, or the person who asked for it
 	From    string         // with resume: the holder before
 	Step    string         // PLAYBOOK/STEP
 	Outcome string
 	Reason  string
-	Entry   string // with revive: the new stream entry
+	Entry   string // with what sends it round again: the new stream entry
 }
 
 // At is when it happened, on Redis's clock, to the millisecond.
@@ -74,6 +74,16 @@ func (e Event) Words() string {
 		return because(fmt.Sprintf("%s: %s has looked into it", e.Step, e.Owner))
 	case "purge":
 		return because(fmt.Sprintf("dead letter purged by %s; it had been buried", e.Owner))
+	case "park":
+		return because("set aside by " + e.Owner)
+	case "wake":
+		return fmt.Sprintf("sent round again by %s, as stream entry %s", e.Owner, e.Entry)
+	case "approve":
+		return fmt.Sprintf("approved by %s, and sent round again as stream entry %s", e.Owner, e.Entry)
+	case "deny":
+		return fmt.Sprintf("denied by %s, and sent round again as stream entry %s", e.Owner, e.Entry)
+	case "undo":
+		return because(fmt.Sprintf("%s wants it undone; sent round again as stream entry %s", e.Owner, e.Entry))
 	case "revive":
 		return fmt.Sprintf("sent round again by %s, as stream entry %s", e.Owner, e.Entry)
 	}

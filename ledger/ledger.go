@@ -120,6 +120,8 @@ var (
 	registerScript = script("register")
 	resolveScript  = script("resolve")
 	purgeScript    = script("purge")
+	reserveScript  = script("reserve")
+	reopenScript   = script("reopen")
 )
 
 func script(name string) *redis.Script { return redis.NewScript(source(name)) }
@@ -158,6 +160,12 @@ type Claim struct {
 	Digest     string // of the actionable fields
 	Deliveries int    // earlier deliveries that never reached a Begin
 	Body       Body   // the plan, in case nothing is stored yet
+	Reopened   bool   // there is none: see Reader.Undo
+
+	Switches []string  // that pause it: see Switch
+	Breakers []Breaker // of this host that count it
+	Hold     string    // what keeps it from being begun that this host's Redis keys do not show; empty: nothing
+	Park     *Body     // to be parked with, where it must not begin; nil: ask, with Wait
 }
 
 // NewNonce makes the nonce of one Begin.
@@ -167,12 +175,15 @@ func NewNonce() string { return strings.ReplaceAll(uuid.NewString(), "-", "")[:1
 type Verdict string
 
 const (
-	Run      Verdict = "run"      // granted; a hint that nothing was done, never a proof: the receipt decides
-	Resume   Verdict = "resume"   // granted; somebody held it before
-	Poison   Verdict = "poison"   // granted, but only to be buried
-	Settled  Verdict = "settled"  // done, dead or parked before; this delivery is acked now
-	Busy     Verdict = "busy"     // somebody holds it, perhaps this replica
-	Conflict Verdict = "conflict" // the ID belongs to an alert with other actionable fields
+	Run       Verdict = "run"      // granted; a hint that nothing was done, never a proof: the receipt decides
+	Resume    Verdict = "resume"   // granted; somebody held it before
+	Poison    Verdict = "poison"   // granted, but only to be buried
+	Settled   Verdict = "settled"  // done, dead or parked before; this delivery is acked now
+	Busy      Verdict = "busy"     // somebody holds it, perhaps this replica
+	Conflict  Verdict = "conflict" // the ID belongs to an alert with other actionable fields
+	Paused    Verdict = "paused"   // under way when its holder died, and a switch is off: it stays pending
+	Wait      Verdict = "wait"     // must not begin: claim it again with a body to park
+	ParkedNow Verdict = "parked"   // must not begin, and waits now; this delivery is acked
 )
 
 // Answer is what Begin says of one alert.
@@ -181,6 +192,8 @@ type Answer struct {
 	Grant   *Grant        // with Run, Resume and Poison
 	Left    time.Duration // with Busy: what is left of the holder's lease
 	Holder  string        // with Busy
+	Why     string        // with Paused, Wait and Parked: the switch or breaker that holds it back
+	Stored  *Body         // with Wait: what is stored of it; nil: nothing
 }
 
 // Grant is the right to act on one alert, for as long as it is renewed.
@@ -211,10 +224,10 @@ func (l *Ledger) Begin(ctx context.Context, claims []Claim, dead []string) ([]An
 	if len(claims) == 0 {
 		return nil, nil
 	}
-	keys := []string{l.cfg.Host.AlertsKey(), l.cfg.Host.JournalKey()}
+	keys := []string{l.cfg.Host.AlertsKey(), l.cfg.Host.JournalKey(), l.cfg.Host.ControlKey(), l.cfg.Host.WaitingKey(l.cfg.Group)}
 	args := []any{
 		string(l.cfg.Group), l.cfg.Owner, l.cfg.Gate, l.cfg.Lease.Microseconds(), l.cfg.DeathsToBury,
-		l.cfg.Retention.Milliseconds(), " " + strings.Join(dead, " ") + " ",
+		l.cfg.Retention.Milliseconds(), " " + strings.Join(dead, " ") + " ", strings.Join(switchesOf(claims), " "),
 	}
 	asks := make(map[stream.AlertID]bool, len(claims))
 	for _, c := range claims {
@@ -222,12 +235,23 @@ func (l *Ledger) Begin(ctx context.Context, claims []Claim, dead []string) ([]An
 			return nil, fmt.Errorf("%w: alert %s is asked for twice in one batch", ErrClaim, c.ID)
 		}
 		asks[c.ID] = true
-		body, err := json.Marshal(c.Body)
-		if err != nil {
-			return nil, fmt.Errorf("%w: plan of %s: %w", ErrClaim, c.ID, err)
+		var body []byte
+		if !c.Reopened {
+			var err error
+			if body, err = json.Marshal(c.Body); err != nil {
+				return nil, fmt.Errorf("%w: plan of %s: %w", ErrClaim, c.ID, err)
+			}
+		}
+		var parked []byte
+		if c.Park != nil {
+			var err error
+			if parked, err = json.Marshal(c.Park); err != nil {
+				return nil, fmt.Errorf("%w: plan of %s: %w", ErrClaim, c.ID, err)
+			}
 		}
 		keys = append(keys, l.cfg.Host.LedgerKey(l.cfg.Group, c.ID))
-		args = append(args, c.StreamID, c.Nonce, c.Floor, c.Digest, c.Deliveries, body, c.SHA1)
+		args = append(args, c.StreamID, c.Nonce, c.Floor, c.Digest, c.Deliveries, body, c.SHA1,
+			strings.Join(c.Switches, " "), counted(c.Breakers), c.Hold, parked)
 	}
 	until := l.deadline()
 	replies, err := beginScript.Run(ctx, l.rdb, keys, args...).Slice()
@@ -263,6 +287,15 @@ func (l *Ledger) answer(c Claim, reply any, until Deadline) (Answer, error) {
 		return a, nil
 	case Busy:
 		a.Left, a.Holder = time.Duration(n)*time.Microsecond, word(3)
+		return a, nil
+	case Paused, Wait, ParkedNow:
+		a.Why = word(3)
+		if stored := word(4); a.Verdict == Wait && stored != "" {
+			a.Stored = new(Body)
+			if err := json.Unmarshal([]byte(stored), a.Stored); err != nil {
+				return Answer{}, fmt.Errorf("body of the entry: %w", err)
+			}
+		}
 		return a, nil
 	case Run, Resume, Poison:
 		a.Grant = &Grant{

@@ -19,7 +19,25 @@ type Parked struct {
 	Raw    []byte    `json:"raw"`
 	Due    time.Time `json:"due,omitzero"` // zero: a person decides
 	Reason string    `json:"reason"`
+	For    string    `json:"for,omitempty"` // the switch or breaker that it waits for, see Control
 }
+
+// Approval is what a person has to say before an effect, in mode approve.
+type Approval struct {
+	Within time.Duration `json:"within"`           // how long that may take
+	Until  time.Time     `json:"until,omitzero"`   // zero: nobody was asked yet
+	Answer string        `json:"answer,omitempty"` // yes, no, or late where nobody gave one in time
+	By     string        `json:"by,omitempty"`
+	At     time.Time     `json:"at,omitzero"` // on Redis's clock
+	Reason string        `json:"reason,omitempty"`
+}
+
+// Answers of an Approval.
+const (
+	Yes     = "yes"
+	No      = "no"
+	TooLate = "late"
+)
 
 // Park sets an alert aside until a time, or for as long as a person takes to decide (due
 // zero). It acks the delivery: the waiting entry itself is what any replica wakes the alert
@@ -58,7 +76,12 @@ func (l *Ledger) Wake(ctx context.Context, n int) (woken int, err error) {
 	}
 	var errs []error
 	for _, id := range due {
-		ok, err := l.wake(ctx, stream.AlertID(id))
+		ok, err := l.wake(ctx, stream.AlertID(id), waking{event: "wake", change: func(b *Body) bool {
+			if a := b.Approval; a != nil && a.Answer == "" && !a.Until.IsZero() {
+				a.Answer, a.At = TooLate, now.UTC()
+			}
+			return true
+		}})
 		if err != nil { // one that cannot be read must not keep the others
 			errs = append(errs, fmt.Errorf("wake %s: %w", id, err))
 		}
@@ -69,7 +92,15 @@ func (l *Ledger) Wake(ctx context.Context, n int) (woken int, err error) {
 	return woken, errors.Join(errs...)
 }
 
-func (l *Ledger) wake(ctx context.Context, id stream.AlertID) (bool, error) {
+// waking is how a parked alert is sent round again.
+type waking struct {
+	event  string           // in the journal
+	by     string           // empty: this replica
+	early  bool             // also before it is due
+	change func(*Body) bool // false: leave it
+}
+
+func (l *Ledger) wake(ctx context.Context, id stream.AlertID, w waking) (bool, error) {
 	key := l.cfg.Host.LedgerKey(l.cfg.Group, id)
 	raw, err := l.rdb.Get(ctx, key).Bytes()
 	if err != nil && !errors.Is(err, redis.Nil) {
@@ -85,6 +116,9 @@ func (l *Ledger) wake(ctx context.Context, id stream.AlertID) (bool, error) {
 			if body.Parked == nil {
 				return false, errors.New("it waits, and its entry holds no alert; see riposte ledger show")
 			}
+			if !w.change(&body) {
+				return false, nil
+			}
 			alert, body.Parked = body.Parked.Raw, nil
 			if next, err = json.Marshal(body); err != nil {
 				return false, err
@@ -92,8 +126,19 @@ func (l *Ledger) wake(ctx context.Context, id stream.AlertID) (bool, error) {
 			line, _, _ = bytes.Cut(raw, []byte("\n"))
 		}
 	}
+	early := "0"
+	if w.early {
+		early = "1"
+	}
 	keys := []string{l.cfg.Host.AlertsKey(), l.cfg.Host.JournalKey(), key, l.cfg.Host.WaitingKey(l.cfg.Group)}
-	sent, err := wakeScript.Run(ctx, l.rdb, keys, string(l.cfg.Group), l.cfg.Retention.Milliseconds(), l.cfg.Owner,
-		line, next, alert).Text()
+	sent, err := wakeScript.Run(ctx, l.rdb, keys, string(l.cfg.Group), l.cfg.Retention.Milliseconds(), orDefault(w.by, l.cfg.Owner),
+		line, next, alert, early, w.event).Text()
 	return sent != "", err
+}
+
+func orDefault(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
 }

@@ -234,6 +234,14 @@ func (e Entry) Attempts() int {
 	return n
 }
 
+// waits says what a parked alert waits for.
+func (b Body) waits() string {
+	if b.Parked == nil {
+		return ""
+	}
+	return b.Parked.Reason
+}
+
 // MarshalJSON writes the entry in the form that scripts rely on.
 func (e Entry) MarshalJSON() ([]byte, error) {
 	type step struct {
@@ -241,6 +249,8 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 		Step     string  `json:"step"`
 		Action   string  `json:"action"`
 		Mode     string  `json:"mode"`
+		Hash     string  `json:"hash,omitempty"`   // of the playbook
+		Undoes   string  `json:"undoes,omitempty"` // the step that it takes back
 		Outcome  string  `json:"outcome"`
 		Reason   string  `json:"reason"`
 		Epoch    uint64  `json:"epoch"`
@@ -258,7 +268,7 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 	}
 	steps := make([]step, len(e.Body.Steps))
 	for i, s := range e.Body.Steps {
-		steps[i] = step{s.Playbook, s.Step, s.Action, s.Mode, s.Outcome, s.Reason, s.Epoch, s.Replica, at(s.Started), at(s.Ended), s.Resolved}
+		steps[i] = step{s.Playbook, s.Step, s.Action, s.Mode, s.Hash, s.Undoes, s.Outcome, s.Reason, s.Epoch, s.Replica, at(s.Started), at(s.Ended), s.Resolved}
 	}
 	return json.Marshal(struct {
 		ID         stream.AlertID `json:"id"`
@@ -270,9 +280,11 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 		Attempts   int            `json:"attempts"`
 		Duplicates int            `json:"duplicates"`
 		Flags      []string       `json:"flags"`
+		Waits      string         `json:"waits,omitempty"` // what for
+		Approval   *Approval      `json:"approval,omitempty"`
 		Steps      []step         `json:"steps"`
 	}{
 		e.ID, e.Host, e.Group, e.Header.State, e.Header.Token.Epoch, e.Header.Owner,
-		e.Attempts(), e.Header.Duplicates, append([]string{}, e.Body.Flags...), steps,
+		e.Attempts(), e.Header.Duplicates, append([]string{}, e.Body.Flags...), e.Body.waits(), e.Body.Approval, steps,
 	})
 }

@@ -36,8 +36,9 @@ func fresh(ds []stream.Delivery) []intake {
 // claim is an intake with what Begin needs to know of it.
 type claim struct {
 	ledger.Claim
-	in   intake
-	bury string // why it is not an alert; empty for an alert
+	in    intake
+	bury  string           // why it is not an alert; empty for an alert
+	fleet []ledger.Breaker // of the fleet, that have not counted it yet
 }
 
 // idConflict flags an alert that came under the ID of another one.
@@ -157,6 +158,13 @@ func (r *Responder) claim(in intake) claim {
 		return c
 	}
 	switch {
+	case in.Reopened != "" && in.Raw != nil:
+		base, _, _ := strings.Cut(in.GivenID, "~")
+		if _, err := stream.ParseAlertID(base); err != nil || strings.ContainsAny(in.GivenID+in.Reopened, " \n") {
+			return unusable("an alert that was opened again, of no ID")
+		}
+		c.ID, c.Digest, c.Reopened = stream.AlertID(in.GivenID), in.Reopened, true
+		return c
 	case in.Problem != "":
 		return unusable(clip(in.Problem, 500))
 	case in.Raw == nil:
@@ -172,12 +180,18 @@ func (r *Responder) claim(in intake) claim {
 		return unusable(clip(err.Error(), 500))
 	}
 	c.ID, c.Digest = id, a.Digest()
-	c.Body = r.planner.Plan(a, in.When(), time.Now())
+	planner := r.planner.Load()
+	c.Body = planner.Plan(a, in.When(), time.Now())
 	if n := planned(c.Body); n > maxPlan {
 		return unusable(fmt.Sprintf("its plan would take %d bytes in the ledger, more than %d; the playbooks take too much of it into too many steps", n, maxPlan))
 	}
 	if id != a.ID {
 		c.Body.Flags = append(c.Body.Flags, idConflict)
+	}
+	c.Switches, c.Breakers, c.fleet = planner.restraints(r.cfg.Group, c.Body)
+	c.Hold = r.fleet.holds(c.Switches)
+	if c.Hold == "" && len(c.fleet) > 0 {
+		c.Hold = uncounted
 	}
 	return c
 }
@@ -210,6 +224,7 @@ func (r *Responder) begin(ctx context.Context, claims []claim) (open map[stream.
 		}
 		return open
 	}
+	var again []claim
 	for i, a := range answers {
 		c := claims[i]
 		crashpoint(atGranted, string(c.ID))
@@ -234,8 +249,17 @@ func (r *Responder) begin(ctx context.Context, claims []claim) (open map[stream.
 		case ledger.Settled:
 			delete(open, c.ID)
 			r.release(c.in)
+		case ledger.Paused:
+			r.putOff(c.in, r.ledger.Lease()/2)
+		case ledger.Wait:
+			again = append(again, r.holdBack(ctx, c, a))
+		case ledger.ParkedNow:
+			delete(open, c.ID)
+			r.release(c.in)
+			r.log.Warn("alert waits", "alert", c.ID, "for", a.Why)
 		}
 	}
+	r.begin(ctx, again)
 	return open
 }
 
@@ -304,7 +328,7 @@ func refused(err error) bool {
 // job is the work on a claim once it is granted.
 func (r *Responder) job(c claim) func(context.Context, *ledger.Grant) error {
 	if c.bury == "" {
-		return r.run
+		return func(ctx context.Context, g *ledger.Grant) error { return r.run(ctx, g, c.in.Raw) }
 	}
 	return func(ctx context.Context, g *ledger.Grant) error { return r.bury(ctx, g, c.in.DeadLetter(c.bury)) }
 }

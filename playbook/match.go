@@ -93,11 +93,11 @@ var (
 // hinted adds the nearest valid name to what the compiler says of an unknown one.
 func hinted(message string) string {
 	if m := noName.FindStringSubmatch(message); m != nil {
-		return message + strict.Hint(m[1], namesOf(reflect.TypeFor[env]()))
+		return message + strict.Hint(m[1], namesOf(reflect.TypeFor[lateEnv]()))
 	}
 	if m := noField.FindStringSubmatch(message); m != nil {
 		for _, t := range []reflect.Type{
-			reflect.TypeFor[alertEnv](), reflect.TypeFor[ruleEnv](), reflect.TypeFor[processEnv](), reflect.TypeFor[parentEnv](),
+			reflect.TypeFor[alertEnv](), reflect.TypeFor[ruleEnv](), reflect.TypeFor[processEnv](), reflect.TypeFor[parentEnv](), reflect.TypeFor[stepEnv](),
 		} {
 			if t.Name() == m[1] {
 				return fmt.Sprintf("unknown field %q%s", m[2], strict.Hint(m[2], namesOf(t)))
@@ -116,10 +116,13 @@ func namesOf(t reflect.Type) []string {
 	return names
 }
 
-func matches(p *vm.Program, a *stream.Alert) (bool, error) {
-	out, err := expr.Run(p, envOf(a))
+func matches(p *vm.Program, a *stream.Alert) (bool, error) { return isTrue(p, envOf(a)) }
+
+func isTrue(p *vm.Program, env any) (bool, error) {
+	out, err := expr.Run(p, env)
 	if err != nil {
-		return false, err
+		message, _ := told(err)
+		return false, errors.New(message)
 	}
 	yes, _ := out.(bool)
 	return yes, nil

@@ -3,6 +3,7 @@ package playbook
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"riposte/ledger"
@@ -57,8 +58,16 @@ func (p *Planner) Plan(a *stream.Alert, xadd, now time.Time) ledger.Body {
 			clip(a.Timestamp, 40), seen.From.Sub(now).Round(time.Second))
 	}
 	for _, book := range p.Playbooks {
-		body.Steps = append(body.Steps, p.resolve(book, a, seen)...)
+		steps := p.resolve(book, a, seen)
+		for i := range steps {
+			if at := seen.Until.Add(book.Expires); book.Expires > 0 && at.Before(body.Expires) {
+				steps[i].Expires = at
+			}
+		}
+		body.Steps = append(body.Steps, steps...)
 	}
+	p.keepForLater(&body, a, seen)
+	body.Approval = p.approval(body)
 	if len(body.Steps) == 0 {
 		body.Steps = []ledger.Step{{
 			Playbook: none, Step: none, Action: noAction, Mode: string(p.Mode),
@@ -73,7 +82,7 @@ func (p *Planner) resolve(book *Playbook, a *stream.Alert, seen action.Seen) []l
 	step := func(s Step) ledger.Step {
 		return ledger.Step{
 			Playbook: book.Name, Step: s.Name, Action: s.Action, Class: string(s.kind.Class), Mode: string(weaker(p.Mode, book.Mode)),
-			Hash: book.Hash, Timeout: s.Timeout, Retry: s.Retry.plan(),
+			Hash: book.Hash, Timeout: s.Timeout, Retry: s.Retry.plan(), OnError: string(s.OnError),
 		}
 	}
 	yes, err := matches(book.program, a)
@@ -91,21 +100,139 @@ func (p *Planner) resolve(book *Playbook, a *stream.Alert, seen action.Seen) []l
 	wanted, found := false, false
 	for _, s := range book.Steps {
 		wanted = wanted || s.kind.Targeted
-		effect := s.spec.Resolve(a, seen)
-		if effect == nil {
-			continue
-		}
-		found = found || s.kind.Targeted
 		planned := step(s)
-		if planned.With, err = json.Marshal(effect); err != nil {
-			planned.Action, planned.Reason = noAction, clip("parameters: "+err.Error(), 500)
+		resolved, applies := s.resolve(&planned, a, seen)
+		found = found || resolved && s.kind.Targeted
+		if applies {
+			steps = append(steps, planned)
 		}
-		steps = append(steps, planned)
 	}
 	if wanted && !found {
 		return nil // it is about a target, and the alert has none
 	}
 	return steps
+}
+
+// resolve fills in the parameters of a planned step. found says that the alert names
+// something to act on, applies that the step belongs into the plan. What the alert makes of
+// the parameters may be anything, so what is wrong with it is an outcome.
+func (s *Step) resolve(planned *ledger.Step, a *stream.Alert, seen action.Seen) (found, applies bool) {
+	verdict := func(o action.Outcome, format string, args ...any) (bool, bool) {
+		planned.Verdict, planned.Reason = string(o), clip(fmt.Sprintf(format, args...), 500)
+		return true, true
+	}
+	if s.when != nil && s.when.late {
+		planned.If = s.If
+	} else if s.when != nil {
+		yes, err := isTrue(s.when.program, lateEnv{Alert: envOf(a).Alert})
+		if err != nil {
+			return verdict(action.Failed, "its condition could not be evaluated: %v", err)
+		}
+		if !yes {
+			return verdict(action.Skipped, "its condition does not hold: %s", s.If)
+		}
+	}
+	if s.late {
+		raw, err := json.Marshal(s.spec)
+		if err != nil {
+			return verdict(action.Failed, "parameters: %v", err)
+		}
+		planned.Spec = raw
+		return true, true
+	}
+	spec, err := s.spec, error(nil)
+	if s.templated {
+		if spec, err = rendered(spec, nil, lateEnv{Alert: envOf(a).Alert}); err != nil {
+			return verdict(action.Refused, "parameters: %v", err)
+		}
+	}
+	effect := spec.Resolve(a, seen)
+	if effect == nil {
+		return false, false
+	}
+	if planned.With, err = json.Marshal(effect); err != nil {
+		return verdict(action.Failed, "parameters: %v", err)
+	}
+	return true, true
+}
+
+// approval is what the steps of a plan that need a yes wait for: as long as the most
+// impatient of their playbooks allows.
+func (p *Planner) approval(body ledger.Body) (a *ledger.Approval) {
+	for _, s := range body.Steps {
+		if Mode(s.Mode) != Approve || s.Verdict != "" {
+			continue
+		}
+		if book := p.book(s.Playbook); book != nil && (a == nil || book.Limits.Approval < a.Within) {
+			a = &ledger.Approval{Within: book.Limits.Approval}
+		}
+	}
+	return a
+}
+
+func (p *Planner) book(name string) *Playbook {
+	for _, b := range p.Playbooks {
+		if b.Name == name {
+			return b
+		}
+	}
+	return nil
+}
+
+// restraints are the switches that pause a plan, and the breakers that count it: those of
+// this host, and those of the fleet.
+func (p *Planner) restraints(group stream.Group, body ledger.Body) (switches []string, host, fleet []ledger.Breaker) {
+	switches = []string{string(ledger.HostSwitch), string(ledger.GroupSwitch(group))}
+	acts := map[string]map[string]bool{} // by playbook and action
+	for _, s := range body.Steps {
+		if s.Playbook == none {
+			continue
+		}
+		if acts[s.Playbook] == nil {
+			acts[s.Playbook] = map[string]bool{}
+			switches = append(switches, string(ledger.PlaybookSwitch(s.Playbook)))
+		}
+		if Mode(s.Mode).Acts() && s.Verdict == "" && body.Refuse == "" {
+			acts[s.Playbook][""], acts[s.Playbook][s.Action] = true, true
+		}
+	}
+	for _, book := range p.Playbooks {
+		for _, b := range book.Limits.Breakers {
+			if !acts[book.Name][b.Action] {
+				continue
+			}
+			if b.Per == PerFleet {
+				fleet = append(fleet, counting(book, b))
+			} else {
+				host = append(host, counting(book, b))
+			}
+		}
+	}
+	return switches, host, fleet
+}
+
+// maxLate bounds the alert that is kept for steps that wait for earlier outcomes.
+const maxLate = 128 << 10
+
+// keepForLater puts the alert into a plan that cannot be made out whole yet.
+func (p *Planner) keepForLater(body *ledger.Body, a *stream.Alert, seen action.Seen) {
+	waits := func(s ledger.Step) bool { return s.Verdict == "" && (s.If != "" || s.Spec != nil) }
+	if !slices.ContainsFunc(body.Steps, waits) {
+		return
+	}
+	raw, err := json.Marshal(a)
+	if err == nil && len(raw) > maxLate {
+		err = fmt.Errorf("the alert has %d bytes; for conditions and templates over outcomes at most %d are kept", len(raw), maxLate)
+	}
+	if err == nil {
+		body.Late = &ledger.Late{Alert: raw, Until: seen.Until}
+		return
+	}
+	for i := range body.Steps {
+		if s := &body.Steps[i]; waits(*s) {
+			s.Verdict, s.Reason = string(action.Refused), err.Error()
+		}
+	}
 }
 
 // writable brings a time that somebody else wrote into the years that JSON can hold, and

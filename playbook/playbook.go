@@ -2,7 +2,6 @@ package playbook
 
 import (
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,11 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/vm"
 	"github.com/goccy/go-yaml/ast"
 
 	"riposte/ledger"
 	"riposte/playbook/action"
+	"riposte/stream"
 	"riposte/stream/strict"
 )
 
@@ -26,35 +27,52 @@ type Mode string
 
 const (
 	Observe Mode = "observe" // everything but the effect; the ledger says what would have been done
+	Approve Mode = "approve" // effects happen once a person has said yes
 	Enforce Mode = "enforce"
 )
 
-// ParseMode accepts observe and enforce.
+// Modes are all of them, the weakest first.
+var Modes = []string{string(Observe), string(Approve), string(Enforce)}
+
+// Acts says that effects may happen in this mode.
+func (m Mode) Acts() bool { return m == Approve || m == Enforce }
+
+// ParseMode accepts the Modes.
 func ParseMode(s string) (Mode, error) {
-	if m := Mode(s); m == Observe || m == Enforce {
-		return m, nil
+	if slices.Contains(Modes, s) {
+		return Mode(s), nil
 	}
-	return "", fmt.Errorf("mode %q%s", s, strict.Hint(s, []string{string(Observe), string(Enforce)}))
+	return "", fmt.Errorf("mode %q%s", s, strict.Hint(s, Modes))
 }
 
 // weaker of two modes; an absent one gives way.
 func weaker(flag, own Mode) Mode {
-	if own == "" {
+	if own == "" || slices.Index(Modes, string(flag)) < slices.Index(Modes, string(own)) {
 		return flag
 	}
-	if flag == Observe || own == Observe {
-		return Observe
-	}
-	return Enforce
+	return own
 }
+
+// OnError says what becomes of a playbook after a step that is not ok: that was refused, has
+// failed, or of which nobody can say whether it happened.
+type OnError string
+
+const (
+	Continue OnError = "continue" // the default
+	Stop     OnError = "stop"     // the later steps are skipped
+	Undo     OnError = "undo"     // they are, and what the earlier ones did is taken back, the last first
+)
 
 // Playbook is one YAML file.
 type Playbook struct {
-	Name        string `yaml:"name"`
-	Description string `yaml:"description"`
-	Match       string `yaml:"match"` // expr-lang condition over alert.*
-	Mode        Mode   `yaml:"mode"`  // empty: the responder's
-	Steps       []Step `yaml:"steps"`
+	Name        string        `yaml:"name"`
+	Description string        `yaml:"description"`
+	Group       stream.Group  `yaml:"group"`   // whose replicas run it; empty: those of any group that load it
+	Match       string        `yaml:"match"`   // expr-lang condition over alert.*
+	Mode        Mode          `yaml:"mode"`    // empty: the responder's
+	Expires     time.Duration `yaml:"expires"` // age of an alert from which nothing is begun; 0: the responder's --max-age
+	Steps       []Step        `yaml:"steps"`
+	Limits      Limits        `yaml:"limits"`
 
 	Hash    string      `yaml:"-"` // SHA-256 of the file, in hex, 16 characters of it
 	program *vm.Program // Match, compiled
@@ -65,11 +83,17 @@ type Step struct {
 	Name    string        `yaml:"name"`
 	Action  string        `yaml:"action"`
 	With    ast.Node      `yaml:"with"`
+	If      string        `yaml:"if"` // expr-lang condition over alert.* and steps.NAME.*
+	OnError OnError       `yaml:"on_error"`
 	Timeout time.Duration `yaml:"timeout"` // default 10s
 	Retry   Retry         `yaml:"retry"`
 
-	kind action.Kind
-	spec action.Spec // With, decoded and checked
+	kind      action.Kind
+	spec      action.Spec // With, decoded and checked; templates stand in it as they were written
+	templated bool        // the alert fills in some of it
+	late      bool        // a template asks for the outcome of an earlier step
+	when      *expression // If, compiled; nil: always
+	prior     []string    // names of the steps before
 }
 
 // Retry of a step that fails.
@@ -79,11 +103,15 @@ type Retry struct {
 	Max      time.Duration `yaml:"max"`      // default 10s, or Initial where that is longer
 }
 
+const defaultTimeout = 10 * time.Second
+
+var defaultRetry = Retry{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second}
+
 // UnmarshalYAML begins with the defaults: only what is absent takes them, and a zero that
 // was written stays one, to be refused.
 func (s *Step) UnmarshalYAML(decode func(any) error) error {
 	type step Step // without this method
-	d := step{Timeout: 10 * time.Second, Retry: Retry{Attempts: 5, Initial: 200 * time.Millisecond, Max: 10 * time.Second}}
+	d := step{Timeout: defaultTimeout, Retry: defaultRetry}
 	err := decode(&d)
 	*s = Step(d)
 	return err
@@ -100,18 +128,6 @@ func (r *Retry) UnmarshalYAML(decode func(any) error) error {
 	err := decode(&d)
 	*r = Retry(d)
 	return err
-}
-
-//go:embed default.yaml
-var defaultSource []byte
-
-// Default is the embedded playbook.
-func Default() ([]*Playbook, error) {
-	p, err := Decode("default.yaml (embedded)", defaultSource)
-	if err != nil {
-		return nil, err
-	}
-	return []*Playbook{p}, nil
 }
 
 // Load reads every .yaml and .yml file of a folder, in file-name order, which is the
@@ -181,6 +197,17 @@ func Decode(file string, src []byte) (*Playbook, error) {
 			return nil, fail("mode", "%v", err)
 		}
 	}
+	if p.Group != "" {
+		if _, err := stream.ParseGroup(string(p.Group)); err != nil {
+			return nil, fail("group", "%v", err)
+		}
+	}
+	if p.Expires != 0 && (p.Expires < time.Second || p.Expires > OldestAlert) {
+		return nil, fail("expires", "expires %v: want 1s to %v", p.Expires, OldestAlert)
+	}
+	if field, err := p.Limits.check(); err != nil {
+		return nil, strict.At(file, strict.Find(doc, append([]any{"limits"}, field...)...), "limits: %v", err)
+	}
 	if p.program, err = compile(p.Match); err != nil {
 		message, n := told(err)
 		return nil, strict.AtText(file, src, strict.Find(doc, "match"), p.Match, n, "match: %s", message)
@@ -189,7 +216,8 @@ func Decode(file string, src []byte) (*Playbook, error) {
 	for i := range p.Steps {
 		s := &p.Steps[i]
 		at := strict.Find(doc, "steps", i)
-		if err := s.check(file, at); err != nil {
+		s.prior = slices.Clone(names)
+		if err := s.check(file, src, at); err != nil {
 			return nil, err
 		}
 		if slices.Contains(names, s.Name) {
@@ -202,7 +230,7 @@ func Decode(file string, src []byte) (*Playbook, error) {
 	return p, nil
 }
 
-func (s *Step) check(file string, at ast.Node) error {
+func (s *Step) check(file string, src []byte, at ast.Node) error {
 	fail := func(field, format string, args ...any) error {
 		node := at
 		for _, name := range strings.Split(field, ".") {
@@ -223,8 +251,23 @@ func (s *Step) check(file string, at ast.Node) error {
 			return err
 		}
 	}
-	if err := s.spec.Validate(); err != nil {
+	plain, err := s.templates(file, src, strict.Find(at, "with"))
+	if err != nil {
+		return err
+	}
+	if err := plain.Validate(); err != nil {
 		return fail("with", "%v", err)
+	}
+	if s.If != "" {
+		if s.when, err = compileLate(s.If, s.prior, expr.AsBool()); err != nil {
+			message, n := told(err)
+			return strict.AtText(file, src, strict.Find(at, "if"), s.If, n, "step %q: if: %s", s.Name, message)
+		}
+	}
+	switch s.OnError {
+	case "", Continue, Stop, Undo:
+	default:
+		return fail("on_error", "on_error %q%s", s.OnError, strict.Hint(string(s.OnError), []string{string(Continue), string(Stop), string(Undo)}))
 	}
 	switch r := s.Retry; {
 	case s.Timeout < 100*time.Millisecond || s.Timeout > 10*time.Minute:
@@ -236,10 +279,44 @@ func (s *Step) check(file string, at ast.Node) error {
 	case r.Max < r.Initial || r.Max > time.Hour:
 		return fail("retry.max", "retry.max %v: want initial, which is %v, to 1h", r.Max, r.Initial)
 	}
-	if needs, ok := s.spec.(interface{ Takes() time.Duration }); ok && needs.Takes() >= s.Timeout {
+	if needs, ok := plain.(interface{ Takes() time.Duration }); ok && needs.Takes() >= s.Timeout {
 		return fail("timeout", "timeout %v: the action alone may take %v; allow more", s.Timeout, needs.Takes())
 	}
 	return nil
+}
+
+// templates compiles the templates of a step. It returns the parameters without them, which
+// is as much as can be checked before there is an alert: a field with a template has its
+// default, a list lacks that member.
+func (s *Step) templates(file string, src []byte, with ast.Node) (plain action.Spec, err error) {
+	defaults := map[string]string{}
+	_ = eachText(s.kind.Spec(), func(path []any, _ bool, text string) (string, error) {
+		defaults[dotted(path)] = text
+		return text, nil
+	})
+	plain = copied(s.spec)
+	err = eachText(plain, func(path []any, allowed bool, text string) (string, error) {
+		if !strings.Contains(text, "{{") {
+			return text, nil
+		}
+		node := strict.Find(with, path...)
+		if !allowed {
+			return "", strict.At(file, node, "step %q: %s takes no template: it stands as it is written", s.Name, dotted(path))
+		}
+		t, n, err := parseTemplate(text, s.prior)
+		if err != nil {
+			message, _ := told(err)
+			return "", strict.AtText(file, src, node, text, n, "step %q: %s: %s", s.Name, dotted(path), message)
+		}
+		s.templated, s.late = true, s.late || t.late
+		return defaults[dotted(path)], nil
+	})
+	return plain, err
+}
+
+// Of are the playbooks that the replicas of a group run.
+func Of(group stream.Group, books []*Playbook) []*Playbook {
+	return slices.DeleteFunc(slices.Clone(books), func(p *Playbook) bool { return p.Group != "" && p.Group != group })
 }
 
 func (r Retry) plan() ledger.Retry { return ledger.Retry(r) }
@@ -248,7 +325,7 @@ func (r Retry) plan() ledger.Retry { return ledger.Retry(r) }
 func Capabilities(books []*Playbook, flag Mode, ownUID bool) []action.Capability {
 	var caps []action.Capability
 	for _, p := range books {
-		if weaker(flag, p.Mode) != Enforce {
+		if !weaker(flag, p.Mode).Acts() {
 			continue
 		}
 		for _, s := range p.Steps {

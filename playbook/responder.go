@@ -99,7 +99,9 @@ type Responder struct {
 	consumer *stream.Consumer
 	ledger   *ledger.Ledger
 	gate     *gate.Gate
-	planner  *Planner
+	rdb      redis.UniversalClient
+	planner  atomic.Pointer[Planner]
+	fleet    *fleet
 	workers  *workers
 	grants   *grants
 	later    *later
@@ -126,13 +128,20 @@ func New(rdb redis.UniversalClient, g *gate.Gate, cfg Config) (*Responder, error
 		return nil, err
 	}
 	log := cfg.Log.With("replica", cfg.Name)
-	return &Responder{
-		cfg: cfg, log: log, ledger: led, gate: g,
+	r := &Responder{
+		cfg: cfg, log: log, ledger: led, gate: g, rdb: rdb, fleet: &fleet{rdb: rdb, at: time.Now()},
 		consumer: stream.NewConsumer(rdb, cfg.Host, cfg.Group, cfg.Name),
-		planner:  &Planner{Host: cfg.Host, Playbooks: cfg.Playbooks, Mode: cfg.Mode, MaxAge: cfg.MaxAge, Zone: cfg.Zone},
 		workers:  workers, grants: newGrants(led, log), later: newLater(), suspects: newSuspects(),
 		strays: map[stream.Group]bool{},
-	}, nil
+	}
+	r.Reload(cfg.Playbooks)
+	return r, nil
+}
+
+// Reload has alerts that are begun from now on planned with other playbooks. What was begun
+// keeps its plan. It may be called at any time.
+func (r *Responder) Reload(books []*Playbook) {
+	r.planner.Store(&Planner{Host: r.cfg.Host, Playbooks: books, Mode: r.cfg.Mode, MaxAge: r.cfg.MaxAge, Zone: r.cfg.Zone})
 }
 
 // Run works until ctx ends. Then it finishes or hands back what it holds, without waiting
@@ -154,6 +163,7 @@ func (r *Responder) Run(ctx context.Context) error {
 	renewer.Go(func() { r.grants.renew(renewing) })
 	renewer.Go(func() { r.keepRegistered(renewing, fail) })
 	loops.Go(func() { r.sweep(ctx) })
+	loops.Go(func() { r.fleet.watch(ctx) })
 	loops.Go(func() { r.upkeep(ctx) })
 	r.read(ctx)
 	loops.Wait()
@@ -174,6 +184,10 @@ func (r *Responder) prepare(ctx context.Context) error {
 	if err := r.consumer.Ensure(ctx); err != nil {
 		return err
 	}
+	if err := r.fleet.look(ctx); err != nil {
+		r.log.Warn("cannot read the fleet's switches; alerts wait until that works", "err", err)
+		r.fleet.forget()
+	}
 	if err := r.ledger.Load(ctx); err != nil {
 		r.log.Debug("scripts not loaded; the first call of each will be", "err", err)
 	}
@@ -192,14 +206,14 @@ func (r *Responder) prepare(ctx context.Context) error {
 
 // register tells the host through which gate this replica enforces, if it does.
 func (r *Responder) register(ctx context.Context) error {
-	if r.cfg.Mode != Enforce {
+	if !r.cfg.Mode.Acts() {
 		return nil
 	}
 	return r.ledger.Register(ctx, gateHeld, r.cfg.Unfenced)
 }
 
 func (r *Responder) unregister(ctx context.Context) {
-	if r.cfg.Mode != Enforce {
+	if !r.cfg.Mode.Acts() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)

@@ -16,16 +16,60 @@ import (
 	"riposte/stream"
 )
 
-// run takes one grant through the steps of its plan that have no outcome yet.
-func (r *Responder) run(ctx context.Context, g *ledger.Grant) error {
-	for i := range g.Body.Steps {
+// run takes one grant through the steps of its plan that have no outcome yet. Where a person
+// has to say yes first, it sets the alert aside.
+func (r *Responder) run(ctx context.Context, g *ledger.Grant, raw []byte) error {
+	for i := 0; i < len(g.Body.Steps); i++ { // a step that went wrong may add some
 		if g.Body.Steps[i].Outcome != "" {
 			continue
+		}
+		makeOut(&g.Body, i)
+		if r.needsApproval(g, i) {
+			return r.park(ctx, g, i, raw)
 		}
 		if err := r.step(ctx, g, i); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// mode in which a step is carried out. The plan may be another replica's: one that was told
+// to observe does not enforce it.
+func (r *Responder) mode(step *ledger.Step) Mode {
+	if step.Undoes != "" && r.cfg.Mode.Acts() {
+		return Enforce // whoever asked for it has said yes
+	}
+	return weaker(r.cfg.Mode, Mode(step.Mode))
+}
+
+// needsApproval says that step i is to be carried out once a person has said yes, and that
+// nobody has been asked yet, or has not answered yet.
+func (r *Responder) needsApproval(g *ledger.Grant, i int) bool {
+	step := &g.Body.Steps[i]
+	if r.mode(step) != Approve || step.Verdict != "" || step.Undoes != "" || step.Action == noAction || g.Body.Refuse != "" {
+		return false
+	}
+	return g.Body.Approval == nil || g.Body.Approval.Answer == ""
+}
+
+// park sets an alert aside until a person has decided, or the time for that is over. What
+// is asked for was not begun: whoever could have begun it would have had the answer.
+func (r *Responder) park(ctx context.Context, g *ledger.Grant, i int, raw []byte) error {
+	if g.Body.Approval == nil { // planned to be enforced, by a replica of another mode
+		g.Body.Approval = &ledger.Approval{Within: defaultApproval}
+	}
+	a, step := g.Body.Approval, g.Body.Steps[i]
+	if a.Until.IsZero() {
+		a.Until = time.Now().Add(a.Within).UTC()
+	}
+	effect, _ := decode(&step)
+	reason := clip(fmt.Sprintf("approval: %s/%s would %s", step.Playbook, step.Step, effect.Describe()), 500)
+	if err := r.insist(ctx, func(ctx context.Context) error { return r.ledger.Park(ctx, g, raw, a.Until, reason) }); err != nil {
+		return err
+	}
+	r.log.Warn("alert waits for approval", "alert", g.ID, "until", a.Until, "reason", reason,
+		"to decide", fmt.Sprintf("riposte approve %s --host %s, or riposte deny", g.ID, r.cfg.Host))
 	return nil
 }
 
@@ -70,13 +114,15 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 	if receipt, ok := r.decided(pass, g, class); ok {
 		return receipt, nil
 	}
-	// The plan may be another replica's. One that was told to observe does not enforce it.
-	mode := weaker(r.cfg.Mode, Mode(step.Mode))
+	mode := r.mode(step)
 	step.Mode = string(mode)
 	begunBefore := pass.Begun() > 0
-	expired := time.Now().After(g.Body.Expires)
+	until := deadline(&g.Body, step, r.cfg.MaxAge)
+	expired := !until.IsZero() && time.Now().After(until)
 	cannot, isImpossible := effect.(impossible)
 	switch {
+	case step.Verdict != "":
+		return action.Receipt{Outcome: action.Outcome(step.Verdict), Reason: step.Reason}, nil
 	case step.Action == noAction && step.Playbook == none:
 		return action.Receipt{Outcome: action.NoMatch, Reason: step.Reason}, nil
 	case step.Action == noAction:
@@ -87,8 +133,10 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 		return action.Receipt{Outcome: action.Failed, Reason: cannot.Error()}, nil
 	case g.Body.Refuse != "":
 		return action.Receipt{Outcome: action.Refused, Reason: g.Body.Refuse}, nil
+	case mode == Approve && !approved(g.Body.Approval) && !begunBefore:
+		return action.Receipt{Outcome: action.Denied, Reason: whyDenied(g.Body.Approval)}, nil
 	case expired && !begunBefore:
-		return action.Receipt{Outcome: action.Expired, Reason: fmt.Sprintf("it was to be done before %s", g.Body.Expires.Format(time.RFC3339))}, nil
+		return action.Receipt{Outcome: action.Expired, Reason: fmt.Sprintf("it was to be done before %s", until.Format(time.RFC3339))}, nil
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, step.Timeout)
@@ -98,7 +146,7 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 	receipt, inPlace, err := effect.Probe(ctx, env)
 	_, refused := action.Reason(err)
 	switch {
-	case err != nil && !refused && mode != Enforce && ctx.Err() == nil:
+	case err != nil && !refused && !mode.Acts() && ctx.Err() == nil:
 		// Whoever only observes needs no right to look at everything.
 		return action.Receipt{Outcome: action.Observed, Reason: fmt.Sprintf("would %s, if it is not in place already: %v", effect.Describe(), err)}, nil
 	case err != nil:
@@ -110,7 +158,7 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 		return receipt, nil
 	case expired:
 		return action.Receipt{Outcome: action.Expired, Reason: "it was begun, is not in place, and is too old to be repeated"}, nil
-	case mode != Enforce:
+	case !mode.Acts():
 		return action.Receipt{Outcome: action.Observed, Reason: "would " + effect.Describe()}, nil
 	}
 
@@ -143,6 +191,15 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 		return r.verdict(ctx, step, err)
 	}
 	return receipt, nil
+}
+
+func approved(a *ledger.Approval) bool { return a != nil && a.Answer == ledger.Yes }
+
+func whyDenied(a *ledger.Approval) string {
+	if a == nil || a.Answer != ledger.No {
+		return "nobody approved it in time"
+	}
+	return fmt.Sprintf("denied by %s: %s", a.By, a.Reason)
 }
 
 // decided is what the gate's receipt leaves no choice about: the outcome that is closed, and
@@ -212,6 +269,7 @@ func (r *Responder) record(ctx context.Context, g *ledger.Grant, i int, key stri
 	if step.Started.IsZero() {
 		step.Started = step.Ended
 	}
+	takeBack(&g.Body, i)
 	err := r.insist(ctx, func(ctx context.Context) error { return r.ledger.Record(ctx, g, i) })
 	if err != nil {
 		return err

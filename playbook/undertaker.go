@@ -106,12 +106,12 @@ const undertakerName = "undertaker"
 func (u undertaker) replicaOf(g stream.Group) *Responder {
 	cfg := u.cfg
 	cfg.Group, cfg.Playbooks = g, nil
-	planner := *u.planner
-	planner.Playbooks = nil
-	return &Responder{
+	r := &Responder{
 		cfg: cfg, log: u.log.With("group", g), ledger: u.ledger.For(g, undertakerName), gate: u.gate,
-		consumer: u.consumer.For(g, undertakerName), planner: &planner, workers: newWorkers(1),
+		consumer: u.consumer.For(g, undertakerName), rdb: u.rdb, fleet: u.fleet, workers: newWorkers(1),
 	}
+	r.Reload(nil)
+	return r
 }
 
 func epitaph(g stream.Group, silence time.Duration, d stream.Delivery) string {
@@ -125,6 +125,7 @@ func epitaph(g stream.Group, silence time.Duration, d stream.Delivery) string {
 // because it had been before.
 func (r *Responder) inter(ctx context.Context, d stream.Delivery, reason string) (settled bool, err error) {
 	c := r.claim(intake{Delivery: d})
+	c.Switches, c.Breakers, c.Hold = nil, nil, "" // nothing is begun
 	if c.bury == "" {
 		c.bury = reason
 		c.Body.Steps[0].Reason = reason // no replica of the group has planned for it

@@ -107,3 +107,9 @@ func clip(s string) string {
 	}
 	return s
 }
+
+// FleetControlKey is the hash with the switches of all hosts on one Redis.
+const FleetControlKey = "riposte:{fleet}:control"
+
+// FleetBreakerKey is the hash of a breaker that counts over all hosts.
+func FleetBreakerKey(name string) string { return "riposte:{fleet}:breaker:" + name }

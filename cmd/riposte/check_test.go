@@ -58,7 +58,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("stdout %q\nstderr %s", got, r.err)
 	}
 	// What Riposte brings itself is fine, too.
-	check(t, 0, "../../playbook/default.yaml", "../../sensor/rules")
+	check(t, 0, "../../playbook/library/default.yaml", "../../sensor/rules")
 }
 
 func TestCheckFinds(t *testing.T) {

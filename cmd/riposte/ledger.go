@@ -215,6 +215,16 @@ func (b *booking) printHistory(e ledger.Entry, history []ledger.Event) error {
 		}
 	}
 	line("state", "%s, epoch %d", state, h.Token.Epoch)
+	if p := e.Body.Parked; p != nil {
+		until := "until somebody decides"
+		if !p.Due.IsZero() {
+			until = "until " + ledger.Stamp(p.Due)
+		}
+		line("waits", "%s; %s", p.Reason, until)
+	}
+	if a := e.Body.Approval; a != nil && a.By != "" {
+		line("approval", "%s, by %s at %s: %s", a.Answer, a.By, ledger.Stamp(a.At), a.Reason)
+	}
 	line("delivery", "%s, duplicates %d, proven deaths of its holders %d, sent round again %d times", h.StreamID, h.Duplicates, h.Deaths, e.Body.Retries)
 	fmt.Fprintln(b.out)
 	rows := make([][]string, len(e.Body.Steps))

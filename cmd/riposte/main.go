@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	_ "time/tzdata" // containers often have no zones of their own
 
@@ -21,11 +22,42 @@ func main() {
 // run is the whole program but for the exit. The first SIGINT, SIGTERM or SIGHUP asks the
 // command to finish, the second one ends the process.
 func run(ctx context.Context, args []string, env func(string) (string, bool), in io.Reader, out, errw io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, endings()...)
-	defer stop()
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	a := &app{in: in, out: out, errw: errw, env: env}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, endings()...)
+	defer signal.Stop(signals)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if reload := a.reload.Load(); s == syscall.SIGHUP && reload != nil && !hasTerminal() {
+					(*reload)()
+					continue
+				}
+				signal.Stop(signals)
+				cancel()
+			case <-ctx.Done():
+			}
+			return
+		}
+	}()
 	return a.run(ctx, args)
+}
+
+// hasTerminal says that somebody sits before this process: a hang-up then means what it says.
+// A daemon is asked by one to read its configuration again.
+func hasTerminal() bool {
+	if runtime.GOOS == "windows" {
+		return true
+	}
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	_ = tty.Close()
+	return true
 }
 
 // endings are the signals that ask for an end. Of a hang-up, whoever starts riposte with nohup

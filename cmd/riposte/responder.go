@@ -40,7 +40,12 @@ func newResponderCmd(a *app) *cobra.Command {
 		Long: `Claim alerts of a host, carry out the playbooks that match, and record what came of it.
 
 Start as many replicas as you like: each alert is handled by one of them. In mode observe,
-the default, nothing is touched and the ledger tells what would have been done.`,
+the default, nothing is touched and the ledger tells what would have been done; in mode
+approve, it is done once somebody says so by riposte approve. A playbook may be more careful
+than the responder, and never less.
+
+Playbooks are read again when a file of the folder changes, and on SIGHUP: all of them, or,
+where one has an error, none.`,
 		Example: `  riposte responder --host web-1
   riposte responder --host web-1 --mode enforce --playbooks /etc/riposte/playbooks
   riposte responder --redis unix:///run/redis.sock --own-uid --mode enforce --playbooks ./mine`,
@@ -49,7 +54,7 @@ the default, nothing is touched and the ledger tells what would have been done.`
 	}
 	f := cmd.Flags()
 	f.StringVar(&r.group, "group", string(stream.DefaultGroup), "consumer `group`")
-	f.Var(newChoice(&r.mode, string(playbook.Observe), string(playbook.Enforce)), "mode", "whether effects happen")
+	f.Var(newChoice(&r.mode, playbook.Modes...), "mode", "whether effects happen")
 	f.StringVar(&r.books, "playbooks", "", "`folder` of playbooks (default: the embedded one)")
 	f.Var(newSpan(&r.lease, 5*time.Second, ledger.ShortestLease, time.Hour), "lease", "how long a replica that hangs keeps an alert")
 	f.Var(newCount(&r.concurrency, 64, 1, playbook.MostConcurrency), "concurrency", "alerts worked on at once")
@@ -82,7 +87,7 @@ func (r *responder) run(ctx context.Context) (err error) {
 		}
 	}
 	mode := playbook.Mode(r.mode)
-	books, err := loadPlaybooks(r.books)
+	books, err := loadPlaybooks(r.books, group)
 	if err != nil {
 		return err
 	}
@@ -140,6 +145,7 @@ func (r *responder) run(ctx context.Context) (err error) {
 	maintaining, stop := context.WithCancel(ctx) // until the replica has stopped, for whatever reason
 	upkeep.Go(func() { maintain(maintaining, r.log, m.gate) })
 	upkeep.Go(func() { peers.keep(maintaining) })
+	upkeep.Go(func() { r.keepLoaded(maintaining, replica, group) })
 	err = errors.Join(replica.Run(ctx), m.life.Retire())
 	stop()
 	upkeep.Wait()
@@ -147,11 +153,20 @@ func (r *responder) run(ctx context.Context) (err error) {
 	return err
 }
 
-func loadPlaybooks(dir string) ([]*playbook.Playbook, error) {
+// loadPlaybooks are those that the replicas of a group run.
+func loadPlaybooks(dir string, group stream.Group) ([]*playbook.Playbook, error) {
 	if dir == "" {
 		return playbook.Default()
 	}
-	return playbook.Load(dir)
+	books, err := playbook.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	own := playbook.Of(group, books)
+	if len(own) == 0 {
+		return nil, fmt.Errorf("playbooks: none in %s is for group %s", dir, group)
+	}
+	return own, nil
 }
 
 // checkCapabilities refuses to start a replica that could not do what it is asked to.
@@ -173,7 +188,7 @@ or act only on processes of your own user with --own-uid, or only watch with --m
 }
 
 func (r *responder) checkRedis(ctx context.Context, rdb *redis.Client, mode playbook.Mode) error {
-	if mode != playbook.Enforce {
+	if !mode.Acts() {
 		return nil
 	}
 	if !r.insecureRedis {

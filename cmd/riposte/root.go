@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
@@ -28,6 +29,8 @@ type app struct {
 	logLevel  string
 	logFormat string
 	output    string // table or json, of commands with an outputFlag
+
+	reload atomic.Pointer[func()] // what a running command does on SIGHUP; nil: it ends
 }
 
 // Exit codes.
@@ -51,6 +54,14 @@ func (a *app) commands() []*cobra.Command {
 		newStatusCmd(a),
 		newLedgerCmd(a),
 		newDeadCmd(a),
+		newPauseCmd(a),
+		newResumeCmd(a),
+		newBreakerCmd(a),
+		newApproveCmd(a),
+		newDenyCmd(a),
+		newUndoCmd(a),
+		newExplainCmd(a),
+		newPlaybooksCmd(a),
 		newCheckCmd(a),
 		newVersionCmd(a),
 	}

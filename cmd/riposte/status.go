@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
+	"riposte/ledger"
 	"riposte/stream"
 )
 
@@ -41,17 +45,23 @@ unless --host (or RIPOSTE_HOST) names one.`,
 			if err != nil {
 				return err
 			}
+			known := make([]knownHost, len(all))
+			for i, s := range all {
+				if known[i], err = a.controlled(cmd.Context(), rdb, s); err != nil {
+					return err
+				}
+			}
 			if a.output == "json" {
-				return a.json(all)
+				return a.json(known)
 			}
 			if len(all) == 0 {
 				fmt.Fprintln(a.errw, "No host is known to this Redis yet: nothing was published, no responder has started.")
 			}
-			for i, s := range all {
+			for i, s := range known {
 				if i > 0 {
 					fmt.Fprintln(a.out)
 				}
-				if err := a.printStatus(s); err != nil {
+				if err := a.printStatus(s.HostStatus); err != nil {
 					return err
 				}
 			}
@@ -60,6 +70,44 @@ unless --host (or RIPOSTE_HOST) names one.`,
 	}
 	a.outputFlag(cmd)
 	return cmd
+}
+
+// knownHost is a host's status with what a person has to turn on again.
+type knownHost struct {
+	stream.HostStatus
+	Paused  map[ledger.Switch]ledger.Note `json:"paused,omitempty"`  // switches that are off, the fleet's included
+	Tripped map[string]ledger.Trip        `json:"tripped,omitempty"` // breakers
+}
+
+// controlled adds what is paused and what has tripped, also in words.
+func (a *app) controlled(ctx context.Context, rdb *redis.Client, s stream.HostStatus) (knownHost, error) {
+	host, err := ledger.ReadControl(ctx, rdb, s.Host)
+	if redis.IsPermissionError(err) {
+		return knownHost{HostStatus: s}, nil
+	}
+	fleet, err2 := ledger.FleetSwitches(rdb).Read(ctx)
+	if err := errors.Join(err, err2); err != nil && !redis.IsPermissionError(err) {
+		return knownHost{}, err
+	}
+	k := knownHost{s, maps.Clone(host.Off), host.Tripped}
+	say := func(where string, off map[ledger.Switch]ledger.Note) {
+		for _, name := range slices.Sorted(maps.Keys(off)) {
+			n := off[name]
+			k.Summary = append(k.Summary, fmt.Sprintf("PAUSED: %s %s, by %s at %s%s; see riposte resume --help",
+				strings.TrimPrefix(string(name), "pause:"), where, n.By, ledger.Stamp(n.At), because(n.Note)))
+		}
+	}
+	say("on this host", host.Off)
+	say("everywhere", fleet.Off)
+	for name, note := range fleet.Off {
+		k.Paused[name] = note
+	}
+	for _, name := range slices.Sorted(maps.Keys(host.Tripped)) {
+		t := host.Tripped[name]
+		k.Summary = append(k.Summary, fmt.Sprintf("BREAKER %s has tripped at %s: more than %d alerts within %s; look, then: riposte breaker reset %[1]s --host %s",
+			name, ledger.Stamp(t.At), t.Most, stream.Span(t.Within), s.Host))
+	}
+	return k, nil
 }
 
 func (a *app) printStatus(s stream.HostStatus) error {

@@ -1,11 +1,14 @@
 #!lua
 -- begin: ask for the right to act on a batch of alerts. One answer per alert.
 --
--- KEYS  1 alerts stream, 2 journal, 3.. one ledger entry per alert, no key twice
+-- KEYS  1 alerts stream, 2 journal, 3 control, 4 waiting, 5.. one ledger entry per alert, no key twice
 -- ARGV  1 group, 2 owner, 3 gate ID, 4 lease in microseconds, 5 deaths that poison,
 --       6 journal retention in ms, 7 names of owners proven dead, each between spaces,
---       then per alert 7: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
---       digest, deliveries that never reached a Begin, body, SHA-1 of the delivered alert or ''
+--       8 all switches that may pause these alerts: fields of control, each between spaces,
+--       then per alert 11: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
+--       digest, deliveries that never reached a Begin, body ('' to resume only), SHA-1 of the delivered alert or '',
+--       switches of it, each between spaces, breakers of it (name, most, within in microseconds,
+--       each followed by a space), why its caller would not have it begun or '', body to park it with or ''
 -- Reply per alert {verdict, epoch, n, text, body}:
 --       run      granted; nothing was stored of it, body = '': it is the one that was sent
 --       resume   granted, text = gate of the holders before ('*' if they had several), n = 1 if the last is
@@ -13,7 +16,14 @@
 --       poison   granted, but only to be buried; n = deaths, body as with run or resume
 --       settled  done, dead or waiting; this delivery has been acked
 --       busy     held by text; n = microseconds left of its lease
+--       paused   it was under way when its holder died, and a switch is off; nothing was done
+--       wait     it must not begin, text says why; nothing was done, body as with resume: ask again with
+--                a body to park it with
+--       parked   it must not begin, text says why; it waits now, and this delivery has been acked
 --       conflict another alert owns this ID; nothing was done
+--
+-- A breaker counts alerts in control: "window:NAME" has the time of each, in microseconds, and its
+-- ID; "tripped:NAME" stands until a person removes it. A switch is "pause:...", as ARGV 8 names them.
 --
 -- All checks first, then all writes: Lua in Redis has no rollback.
 -- No allow-oom: a full Redis starts nothing new.
@@ -51,14 +61,66 @@ local function here(sid, sha1)
   return '-'
 end
 
-local replies, writes, acks, journal, claims = {}, {}, {}, {}, {}
-for i = 3, #KEYS do
-  local a = 8 + (i - 3) * 7
+local off = {} -- switches that are off
+if ARGV[8] ~= '' then
+  local names = {}
+  for name in string.gmatch(ARGV[8], '%S+') do table.insert(names, name) end
+  for i, value in ipairs(redis.call('HMGET', KEYS[3], unpack(names))) do off[names[i]] = value end
+end
+
+local breakers, tripped = {}, {} -- as they were read, or will be written
+local function breaker(name)
+  if not breakers[name] then
+    local found = redis.call('HMGET', KEYS[3], 'tripped:' .. name, 'window:' .. name)
+    breakers[name] = {tripped = found[1], window = found[2] or ''}
+  end
+  return breakers[name]
+end
+
+-- What keeps an alert from being begun, if anything. Where nothing does, its breakers count it.
+local function held_back(id, switches, limits, hold, may_trip)
+  for name in string.gmatch(switches, '%S+') do
+    if off[name] then return name end
+  end
+  if string.sub(hold, 1, 6) == 'pause:' then return hold end
+  local counted = {}
+  for name, most, within in string.gmatch(limits, '(%S+) (%d+) (%d+) ') do
+    local b = breaker(name)
+    if b.tripped and may_trip then return 'breaker:' .. name end
+    local window, n, known = {}, 0, false
+    for at, who in string.gmatch(b.window, '(%d+) (%S+) ') do
+      if tonumber(at) > now - tonumber(within) then
+        table.insert(window, at .. ' ' .. who .. ' ')
+        n = n + 1
+      end
+      known = known or who == id
+    end
+    if not known then
+      if n >= tonumber(most) and may_trip then
+        b.tripped = string.format('%.0f %s %s %s', now, most, within, id)
+        table.insert(tripped, name)
+        return 'breaker:' .. name
+      end
+      table.insert(window, string.format('%.0f %s ', now, id))
+      table.insert(counted, {b, table.concat(window)})
+    end
+  end
+  if hold ~= '' and may_trip then return hold end
+  for _, c in ipairs(counted) do c[1].window, c[1].counted = c[2], true end
+end
+
+local replies, writes, acks, journal, claims, parks = {}, {}, {}, {}, {}, {}
+for i = 5, #KEYS do
+  local a = 9 + (i - 5) * 11
   local sid = here(ARGV[a], ARGV[a + 6])
   local nonce, floor, digest, deliveries, body = ARGV[a + 1], tonumber(ARGV[a + 2]), ARGV[a + 3], tonumber(ARGV[a + 4]), ARGV[a + 5]
   local entry = redis.call('GET', KEYS[i])
   local verdict, epoch, n, text, stored, deaths, dups, from = nil, 0, 0, '', '', 0, 0, ''
-  if not entry then
+  local id, nobody = string.match(KEYS[i], '}:ledger:[^:]+:(.*)$'), true
+  if not entry and body == '' then
+    verdict = 'settled' -- it was opened again, and its time here was over before it arrived
+    table.insert(acks, {sid = sid})
+  elseif not entry then
     deaths = deliveries
     verdict, epoch, stored = 'run', math.max(now, floor + 1), body
   else
@@ -67,6 +129,7 @@ for i = 3, #KEYS do
       return redis.error_reply('RIPOSTE entry ' .. KEYS[i] .. ' has no readable header; look at it with GET and remove it by hand')
     end
     dups, deaths, stored, text, from = tonumber(d), tonumber(k), b, held_gate, holder
+    nobody = holder == '-'
     if held_nonce == nonce and state == 'held' then
       -- Our own Begin, whose reply was lost: the same grant again. Its gate is the holders'
       -- before, or '*' if theirs was another, so nothing that the first reply said is lost.
@@ -99,6 +162,21 @@ for i = 3, #KEYS do
       end
     end
   end
+  if (verdict == 'run' or verdict == 'resume') and deaths < poison then
+    local why = held_back(id, ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], nobody)
+    if why and not nobody then
+      verdict, text = 'paused', why
+    elseif why and ARGV[a + 10] == '' then
+      verdict, text = 'wait', why
+    elseif why then
+      verdict, text = 'parked', why
+      table.insert(writes, KEYS[i])
+      table.insert(writes, string.format('waiting %.0f 0 %s %s 0 %.0f %.0f %s %s %s\n', epoch, owner, nonce, dups, deaths, digest, sid,
+        entry and text or gate) .. ARGV[a + 10])
+      table.insert(journal, {id, 'park', epoch, from, why})
+      table.insert(parks, {id, sid})
+    end
+  end
   if verdict == 'run' or verdict == 'resume' then
     local event = verdict
     if deaths >= poison then verdict, n = 'poison', deaths end
@@ -106,26 +184,41 @@ for i = 3, #KEYS do
     if event == 'resume' and text ~= gate then gates = '*' end
     table.insert(writes, KEYS[i])
     table.insert(writes, string.format('held %.0f %.0f %s %s 0 %.0f %.0f %s %s %s\n', epoch, now + lease, owner, nonce, dups, deaths, digest, sid, gates) .. stored)
-    table.insert(journal, {string.match(KEYS[i], '}:ledger:[^:]+:(.*)$'), verdict, epoch, from})
+    table.insert(journal, {id, verdict, epoch, from, ''})
     if event == 'resume' or deliveries > 0 then table.insert(claims, sid) end
   end
   if verdict == 'same' then
     verdict = 'resume'
     if deaths >= poison then verdict, n = 'poison', deaths end
   end
-  replies[i - 2] = {verdict, string.format('%.0f', epoch), string.format('%.0f', n), text, entry and stored or ''}
+  replies[i - 4] = {verdict, string.format('%.0f', epoch), string.format('%.0f', n), text, entry and stored or ''}
 end
 
 if #writes > 0 then redis.call('MSET', unpack(writes)) end
 for _, a in ipairs(acks) do
-  if a.sid ~= '-' and redis.call('XACK', KEYS[1], group, a.sid) == 1 then
+  if a.sid ~= '-' and redis.call('XACK', KEYS[1], group, a.sid) == 1 and a.key then
     redis.call('SET', a.key, string.format('%s %.0f %s', a.before, a.dups + 1, a.after), 'KEEPTTL')
   end
 end
 for _, j in ipairs(journal) do
   redis.call('XADD', KEYS[2], 'MINID', '~', string.format('%.0f', math.max(0, now / 1000 - retention)), '*',
     'id', j[1], 'group', group, 'event', j[2], 'epoch', string.format('%.0f', j[3]), 'owner', owner, 'from', j[4],
-    'step', '', 'outcome', '', 'reason', '') -- the fields of a record: Redis keeps the names of alike lines once
+    'step', '', 'outcome', '', 'reason', j[5]) -- the fields of a record: Redis keeps the names of alike lines once
+end
+for _, p in ipairs(parks) do
+  redis.call('ZADD', KEYS[4], '+inf', p[1])
+  if p[2] ~= '-' then redis.call('XACK', KEYS[1], group, p[2]) end
+end
+for name, b in pairs(breakers) do
+  if b.counted then redis.call('HSET', KEYS[3], 'window:' .. name, b.window) end
+end
+for _, name in ipairs(tripped) do
+  redis.call('HSET', KEYS[3], 'tripped:' .. name, breakers[name].tripped)
+  local _, most, within = string.match(breakers[name].tripped, '^(%d+) (%d+) (%d+)')
+  -- Somebody is to be told: an alert like any other, for whichever playbook notifies.
+  redis.call('XADD', KEYS[1], '*', 'alert', string.format('{"source":"riposte","level":"HIGH","title":"Breaker %s has tripped",' ..
+    '"description":"More than %s alerts within %.0f s. Those that follow wait until somebody runs: riposte breaker reset %s",' ..
+    '"rule":{"id":"riposte-breaker","name":"%s"}}', name, most, tonumber(within) / 1000000, name, name))
 end
 -- The pending list then shows who really has it. JUSTID: a grant is not one more delivery.
 -- XCLAIM of an entry deleted from the stream would drop it from the pending list, and a

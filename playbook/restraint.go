@@ -1,0 +1,164 @@
+package playbook
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"riposte/ledger"
+)
+
+// fleet is what this replica knows of the fleet's switches, which are not in its host's slot
+// of Redis: a look at them that is at most fleetStale old.
+type fleet struct {
+	rdb redis.Cmdable
+
+	mu      sync.Mutex
+	control ledger.Control
+	at      time.Time
+}
+
+const (
+	fleetEvery = 400 * time.Millisecond // a pause is to be in force within a second
+	fleetStale = 3 * time.Second
+)
+
+func (f *fleet) look(ctx context.Context) error {
+	c, err := ledger.FleetSwitches(f.rdb).Read(ctx)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.control, f.at = c, time.Now()
+	return nil
+}
+
+func (f *fleet) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at = time.Time{}
+}
+
+// watch keeps the look fresh until ctx ends.
+func (f *fleet) watch(ctx context.Context) {
+	for sleep(ctx, fleetEvery) == nil {
+		_ = f.look(ctx) // what cannot be read goes stale
+	}
+}
+
+// holds is the switch of the fleet that keeps an alert with these switches from being begun.
+// Where nobody can tell, all are off: a slow containment is better than one that somebody
+// has just forbidden.
+func (f *fleet) holds(switches []string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if time.Since(f.at) > fleetStale {
+		return string(ledger.FleetSwitch)
+	}
+	for _, s := range append(switches[:len(switches):len(switches)], string(ledger.FleetSwitch)) {
+		if _, off := f.control.Off[ledger.Switch(s)]; off {
+			return s
+		}
+	}
+	return ""
+}
+
+// uncounted holds back an alert that breakers of the fleet have yet to count: only once Begin
+// would grant it, or copies of it would be counted long after.
+const uncounted = "breaker:fleet"
+
+// holdBack makes the claim anew of an alert that must not begin as it stands.
+func (r *Responder) holdBack(ctx context.Context, c claim, a ledger.Answer) claim {
+	why := a.Why
+	if why == uncounted {
+		if why = r.reserve(ctx, c); why == "" {
+			c.Hold, c.fleet = "", nil
+			return c
+		}
+		c.Hold = why
+	}
+	body := c.Body
+	if a.Stored != nil {
+		body = *a.Stored
+	}
+	body.Parked = &ledger.Parked{Raw: c.in.Raw, Reason: "held back: " + why, For: why}
+	c.Park = &body
+	return c
+}
+
+// reserve has the breakers of the fleet count an alert. It returns the one that has tripped.
+func (r *Responder) reserve(ctx context.Context, c claim) string {
+	for _, b := range c.fleet {
+		name := fmt.Sprintf("%s/%s/%s", r.cfg.Host, r.cfg.Group, c.ID)
+		granted, tripped, err := ledger.Reserve(ctx, r.rdb, b, []string{name})
+		if err != nil {
+			r.log.Warn("a breaker of the fleet does not answer; the alert waits", "alert", c.ID, "err", err)
+			return string(ledger.FleetSwitch)
+		}
+		if tripped {
+			r.tellOfTrip(ctx, b)
+		}
+		if !granted[0] {
+			return "breaker:fleet:" + b.Name
+		}
+	}
+	return ""
+}
+
+// tellOfTrip publishes an alert, so that whichever playbook notifies does.
+func (r *Responder) tellOfTrip(ctx context.Context, b ledger.Breaker) {
+	r.log.Error("a breaker of the fleet has tripped", "breaker", b.Name, "most", b.Most, "within", b.Within)
+	raw := fmt.Sprintf(`{"source":"riposte","level":"HIGH","title":"Breaker %s of the fleet has tripped",`+
+		`"description":"More than %d alerts within %s. Those that follow wait until somebody runs: riposte breaker reset %s --fleet",`+
+		`"rule":{"id":"riposte-breaker","name":"%s"}}`, b.Name, b.Most, b.Within, b.Name, b.Name)
+	err := r.rdb.XAdd(ctx, &redis.XAddArgs{Stream: r.cfg.Host.AlertsKey(), Values: []any{"alert", raw}}).Err()
+	if err != nil {
+		r.log.Warn("nobody was told of it but this log", "err", err)
+	}
+}
+
+// free sends alerts round again that waited for a switch or a breaker which is on again.
+func (s *sweeper) free(ctx context.Context) {
+	look := sync.OnceValues(func() (func(string) bool, error) {
+		host, err := ledger.ReadControl(ctx, s.rdb, s.cfg.Host)
+		if err != nil {
+			return nil, err
+		}
+		var breakers []string
+		for _, book := range s.planner.Load().Playbooks {
+			for _, b := range book.Limits.Breakers {
+				if b.Per == PerFleet {
+					breakers = append(breakers, counting(book, b).Name)
+				}
+			}
+		}
+		fleet, err := ledger.FleetSwitches(s.rdb).Read(ctx, breakers...)
+		return func(why string) bool { return host.Holds(why) || fleet.Holds(why) }, err
+	})
+	looked, freed, err := s.ledger.Free(ctx, func(why string) bool {
+		holds, err := look()
+		return err != nil || holds(why)
+	}, s.skip, sweepAtOnce)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot look for alerts that need no longer wait", "err", err)
+	}
+	if freed > 0 {
+		s.log.Info("alerts need no longer wait", "alerts", freed)
+	}
+	if s.skip += looked - freed; looked < sweepAtOnce {
+		s.skip = 0
+	}
+}
+
+// counting is a breaker of a playbook as the ledger knows it.
+func counting(book *Playbook, b Breaker) ledger.Breaker {
+	name := book.Name
+	if b.Action != "" {
+		name += "/" + b.Action
+	}
+	return ledger.Breaker{Name: name, Most: b.Most, Within: b.Within}
+}
