@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"riposte/playbook"
+	"riposte/playbook/action"
 )
 
 // What is wrong in a playbook is said with its place and, where a name is wrong, with the
@@ -28,7 +29,7 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 		{"action", head + "  - name: a\n    action: terminate_proces\n",
 			`p.yaml:5:13: step "a": unknown action "terminate_proces"; did you mean "terminate_process"?`},
 		{"action like no other", head + "  - name: a\n    action: reboot_everything\n",
-			`p.yaml:5:13: step "a": unknown action "reboot_everything"; valid are block_ip, log, run_script, terminate_process`},
+			`p.yaml:5:13: step "a": unknown action "reboot_everything"; valid are ` + strings.Join(action.Names(), ", ")},
 		{"no action", head + "  - name: a\n  - name: b\n    action: log\n",
 			`p.yaml:4:9: step "a": unknown action "";`},
 		{"second step's action", head + "  - name: a\n    action: log\n  - name: b\n    action: logg\n",

@@ -146,7 +146,9 @@ type Kind struct {
 var kinds = []Kind{
 	{"block_ip", Verifiable, true, func() Spec { return newBlockSpec() }, func() Effect { return new(BlockIP) }},
 	{"log", Idempotent, false, func() Spec { return new(LogSpec) }, func() Effect { return new(Log) }},
+	{"resume_process", Verifiable, true, func() Spec { return newResumeSpec() }, func() Effect { return new(ResumeProcess) }},
 	{"run_script", AtMostOnce, false, func() Spec { return new(ScriptSpec) }, func() Effect { return new(RunScript) }},
+	{"suspend_process", Verifiable, true, func() Spec { return newSuspendSpec() }, func() Effect { return new(SuspendProcess) }},
 	{"terminate_process", Verifiable, true, func() Spec { return newTerminateSpec() }, func() Effect { return new(TerminateProcess) }},
 }
 

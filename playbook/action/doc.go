@@ -19,6 +19,19 @@
 //   - In place already is a success. A process that has gone, an address that is blocked
 //     for long enough: Probe says so, and nothing is done twice.
 //
+// # suspend_process and resume_process
+//
+// The process is held by a pidfd and checked as for terminate_process, and stopped by
+// SIGSTOP, through the pidfd. It is suspended when every thread of it was seen stopped, by
+// whomever: so a process that somebody else had stopped is in place, and the undo resumes it
+// all the same. resume_process sends SIGCONT and is in place where no thread is stopped. A
+// process that has gone is already_gone for both.
+//
+// SIGSTOP cannot be caught, but whoever may signal the process may resume it: a companion of
+// the same user, or its debugger, to whom a reason points. Two alerts that suspend one
+// process do not count: the first resume_process lets it go. The freezer of control groups
+// is not used. What the process has started runs on.
+//
 // # terminate_process
 //
 // A PID is not a process: the kernel hands it out again. So the PID is opened first

@@ -42,6 +42,35 @@ func processOf(a *stream.Alert, seen Seen) (Process, bool) {
 	return t, true
 }
 
+// What the field target of a `with` block may say.
+const (
+	targetProcess = "process" // the one the alert names, the default
+	targetParent  = "parent"  // the one that started it, by the alert's process.parent
+)
+
+func validTarget(target string) error {
+	if target != targetProcess && target != targetParent {
+		return fmt.Errorf("target: %q is not one of %s, %s", target, targetParent, targetProcess)
+	}
+	return nil
+}
+
+// targetOf is the process that a `with` block means, if the alert names it. The parent has
+// an identity of its own, and the boot and namespace of the process it is described with.
+func targetOf(a *stream.Alert, seen Seen, target string) (Process, bool) {
+	if target != targetParent {
+		return processOf(a, seen)
+	}
+	if a.Process == nil || a.Process.Parent == nil || a.Process.Parent.PID == 0 {
+		return Process{}, false
+	}
+	child, p := a.Process, a.Process.Parent
+	return Process{
+		PID: p.PID, Described: p.PID, StartTicks: p.StartTicks, BootID: clip(child.BootID, maxBootID), PIDNS: child.PIDNS,
+		Name: clip(p.Name, maxField), Exe: clip(p.Exe, maxPath), SeenUntil: seen.Until,
+	}, true
+}
+
 // Targets implements Effect.
 func (t Process) Targets() []string { return []string{fmt.Sprintf("process/%d", t.PID)} }
 

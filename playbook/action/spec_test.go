@@ -24,6 +24,15 @@ func TestSpecs(t *testing.T) {
 		{"terminate_process", "grace: 5", "cannot unmarshal"}, // not 5 ns
 		{"terminate_process", "grace: soon", "invalid duration"},
 		{"terminate_process", "pid: 5", "unknown field"},
+		{"suspend_process", "", ""},
+		{"suspend_process", "target: parent", ""},
+		{"suspend_process", "target: process", ""},
+		{"suspend_process", "target: child", `target: "child" is not one of`},
+		{"suspend_process", "target: ''", "target: "},
+		{"suspend_process", "grace: 1s", "unknown field"},
+		{"resume_process", "", ""},
+		{"resume_process", "target: parent", ""},
+		{"resume_process", "target: tree", "target: "},
 		{"block_ip", "", ""},
 		{"block_ip", "address: alert.source_ip\nttl: 24h\nbackend: iptables", ""},
 		{"block_ip", "address: 2001:db8::1\nbackend: netsh", ""},
@@ -59,6 +68,8 @@ func TestSpecs(t *testing.T) {
 func TestCapabilities(t *testing.T) {
 	for name, want := range map[string]string{
 		"terminate_process": `["CAP_KILL","CAP_SYS_PTRACE"] null`,
+		"suspend_process":   `["CAP_KILL","CAP_SYS_PTRACE"] null`,
+		"resume_process":    `["CAP_KILL","CAP_SYS_PTRACE"] null`,
 		"block_ip":          `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
 		"log":               `null null`,
 	} {
@@ -122,7 +133,9 @@ func TestPlanBounds(t *testing.T) {
 		Extra: map[string]json.RawMessage{"more": json.RawMessage(strconv.Quote(long))},
 	}
 	for name, bound := range map[string]int{
-		"terminate_process": 28 << 10,  // a path
+		"terminate_process": 28 << 10, // a path
+		"suspend_process":   28 << 10,
+		"resume_process":    28 << 10,
 		"run_script":        100 << 10, // two paths and a command line
 		"block_ip":          2 << 10,
 		"log":               16 << 10,
@@ -133,7 +146,7 @@ func TestPlanBounds(t *testing.T) {
 			t.Errorf("%s: a plan of %d bytes, %v; want at most %d", name, len(raw), err, bound)
 		}
 	}
-	if len(action.Names()) != 4 {
+	if len(action.Names()) != 6 {
 		t.Errorf("these are bounded, others are not: %v", action.Names())
 	}
 }
@@ -141,6 +154,8 @@ func TestPlanBounds(t *testing.T) {
 func TestTargets(t *testing.T) {
 	for want, e := range map[string]action.Effect{
 		"process/4711":                          &action.TerminateProcess{Process: action.Process{PID: 4711}},
+		"process/4712":                          &action.SuspendProcess{Process: action.Process{PID: 4712}},
+		"process/4713":                          &action.ResumeProcess{Process: action.Process{PID: 4713}},
 		"address/198.51.100.2":                  &action.BlockIP{Address: "::ffff:198.51.100.2", Backend: action.NFTables},
 		"address/2001:db8::1 firewall/iptables": &action.BlockIP{Address: "2001:DB8:0::1", Backend: action.IPTables},
 		"address/junk":                          &action.BlockIP{Address: "junk"},

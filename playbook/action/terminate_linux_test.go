@@ -27,8 +27,13 @@ import (
 const helperEnv = "RIPOSTE_TEST_HELPER"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(helperEnv) == "leader-exit" {
+	switch os.Getenv(helperEnv) {
+	case "leader-exit":
 		exitFirstThread()
+	case "threads":
+		runThreads()
+	case "apply":
+		applyAndDie()
 	}
 	os.Exit(m.Run())
 }

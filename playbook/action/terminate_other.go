@@ -2,18 +2,14 @@
 
 package action
 
-import (
-	"context"
-	"runtime"
-)
+import "context"
 
-// Probe implements Effect. It refuses: only a Linux pidfd holds on to a process between
-// the look and the signal.
+// Probe implements Effect. It refuses, see noPidfds.
 func (t *TerminateProcess) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
 	if err := t.contradiction(); err != nil {
 		return Receipt{}, false, err
 	}
-	return Receipt{}, false, Refuse("terminate_process needs Linux pidfds; this is %s", runtime.GOOS)
+	return Receipt{}, false, noPidfds("terminate_process")
 }
 
 // Apply implements Effect. It refuses as Probe does.

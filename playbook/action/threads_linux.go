@@ -1,0 +1,119 @@
+package action
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"riposte/stream/proc"
+)
+
+// stopWait is how long the threads of a process may take to stop, or to go on. Only those
+// in uninterruptible sleep take longer than a moment.
+const stopWait = 5 * time.Second
+
+// threads counts those of a process that have not exited, by what they do.
+type threads struct {
+	stopped int // by a signal (state T)
+	traced  int // held by a debugger (state t), which alone can let them go
+	waiting int // in uninterruptible sleep (state D), where no signal reaches them
+	running int // or about to
+}
+
+func (t threads) held() int { return t.stopped + t.traced }
+
+// still says that no thread runs, nor will, before somebody lets it.
+func (t threads) still() bool { return t.held() > 0 && t.waiting == 0 && t.running == 0 }
+
+// count sorts a thread in.
+func (t *threads) count(state byte) {
+	switch state {
+	case 'T':
+		t.stopped++
+	case 't':
+		t.traced++
+	case 'D':
+		t.waiting++
+	case 'Z', 'X': // has exited
+	default:
+		t.running++
+	}
+}
+
+// readThreads looks at all threads of a process. What it returns was read by PID: it is the
+// caller who sees to it that the process was still there afterwards.
+func readThreads(pid int) (threads, error) {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return threads{}, fmt.Errorf("threads of PID %d: %w", pid, err)
+	}
+	var all threads
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		if err != nil {
+			return threads{}, fmt.Errorf("threads of PID %d: %w", pid, err)
+		}
+		st, err := proc.ReadStat(tid)
+		if errors.Is(err, proc.ErrGone) {
+			continue
+		}
+		if err != nil {
+			return threads{}, fmt.Errorf("thread %d of PID %d: %w", tid, pid, err)
+		}
+		all.count(st.State)
+	}
+	return all, nil
+}
+
+// threads looks at all threads of the process, which is pid here. gone means that there are
+// none any more.
+func (fd pidfd) threads(pid int) (now threads, gone bool, err error) {
+	now, err = readThreads(pid)
+	if gone, err2 := fd.exited(0); gone || err2 != nil {
+		return threads{}, gone, err2
+	}
+	return now, false, err
+}
+
+// settle waits until the threads of the process are as wanted, or none is left. It is an
+// error if they are not within stopWait.
+func (fd pidfd) settle(ctx context.Context, pid int, want func(threads) bool) (now threads, gone bool, err error) {
+	deadline := time.Now().Add(stopWait)
+	for pause := time.Duration(0); ; pause = min(pause+time.Millisecond, pollSlice) {
+		cut := ctx.Err()
+		if cut == nil && time.Now().After(deadline) {
+			cut = fmt.Errorf("waited %s", stopWait)
+		}
+		now, gone, err := fd.threads(pid)
+		if gone || err != nil || want(now) {
+			return now, gone, err
+		}
+		if cut != nil {
+			return now, false, fmt.Errorf("%w, but %d of its threads are stopped, %d held by a debugger, %d in uninterruptible sleep (state D in ps), %d running",
+				cut, now.stopped, now.traced, now.waiting, now.running)
+		}
+		if _, err := fd.exited(pause); err != nil { // a pause that an exit ends
+			return now, false, err
+		}
+	}
+}
+
+// stop stops the process and waits until no thread runs.
+func (fd pidfd) stop(ctx context.Context, pid int) (now threads, gone bool, err error) {
+	switch err := fd.signal(unix.SIGSTOP); {
+	case errors.Is(err, unix.ESRCH):
+		return threads{}, true, nil
+	case err != nil:
+		return threads{}, false, err
+	}
+	now, gone, err = fd.settle(ctx, pid, threads.still)
+	if err != nil {
+		return now, gone, fmt.Errorf("sent SIGSTOP, then: %w", err)
+	}
+	return now, gone, nil
+}
