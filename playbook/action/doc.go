@@ -39,7 +39,9 @@
 // is asked, then it is checked through the pidfd that the process is still there, which
 // proves that all of this was read of it and not of a successor; only then is it signalled,
 // through the pidfd and never by number. Whether it has gone is likewise read from the
-// pidfd alone: it becomes readable when the last thread exits, for zombies too.
+// pidfd alone: it becomes readable when the last thread exits, for zombies too. A process
+// that is stopped, by suspend_process say, is given no grace: SIGTERM would reach it only
+// when it runs again.
 //
 // # block_ip
 //

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"riposte/stream/proc"
 )
 
 // exitWait is how long the exit may take after SIGKILL. Only a process in
@@ -56,7 +58,9 @@ func (t *TerminateProcess) grasp(ctx context.Context, env Env) (target pidfd, go
 // end signals the process and reports the exit it observed.
 func (t *TerminateProcess) end(ctx context.Context, target pidfd) (Receipt, error) {
 	begun := time.Now()
-	if t.Grace > 0 {
+	grace := t.Grace > 0
+	stopped := grace && target.stopped(int(t.PID))
+	if grace && !stopped {
 		switch err := target.signal(unix.SIGTERM); {
 		case errors.Is(err, unix.ESRCH):
 			return t.receipt(AlreadyGone, "exited just before SIGTERM"), nil
@@ -72,7 +76,7 @@ func (t *TerminateProcess) end(ctx context.Context, target pidfd) (Receipt, erro
 		}
 	}
 	switch err := target.signal(unix.SIGKILL); {
-	case errors.Is(err, unix.ESRCH) && t.Grace > 0:
+	case errors.Is(err, unix.ESRCH) && grace && !stopped:
 		return t.receipt(Terminated, "exited %s after SIGTERM", since(begun)), nil
 	case errors.Is(err, unix.ESRCH):
 		return t.receipt(AlreadyGone, "exited just before SIGKILL"), nil
@@ -86,10 +90,24 @@ func (t *TerminateProcess) end(ctx context.Context, target pidfd) (Receipt, erro
 	if !exited {
 		return Receipt{}, fmt.Errorf("no exit observed within %s of SIGKILL: is it in uninterruptible sleep (state D in ps)?", exitWait)
 	}
-	if t.Grace == 0 {
+	switch {
+	case stopped:
+		return t.receipt(Killed, "was stopped, so that SIGTERM would not have reached it; exited %s after SIGKILL", since(begun)), nil
+	case !grace:
 		return t.receipt(Killed, "exited %s after SIGKILL", since(begun)), nil
 	}
 	return t.receipt(Killed, "outlived SIGTERM by the grace of %s; exited %s after it, by SIGKILL", t.Grace, since(begun)), nil
+}
+
+// stopped says that a signal keeps the process, which is pid here, from running, as
+// suspend_process does: then SIGTERM waits too. Were the process resumed to take it, it would
+// run on until it does. What cannot be read is taken for running.
+func (fd pidfd) stopped(pid int) bool {
+	if st, err := proc.ReadStat(pid); err != nil || st.State != 'T' && !st.Zombie() {
+		return false // one look at one thread is all that most processes need
+	}
+	now, gone, err := fd.threads(pid)
+	return err == nil && !gone && now.still() && now.traced == 0
 }
 
 func since(t time.Time) time.Duration { return time.Since(t).Round(time.Millisecond) }

@@ -208,7 +208,16 @@ func TestTerminate(t *testing.T) {
 		v := sleeper(t)
 		v.Process.Signal(syscall.SIGSTOP)
 		until(t, "it is stopped", func() bool { st, _ := proc.ReadStat(v.Process.Pid); return st.State == 'T' })
-		outcome(apply(t, v.effect(50*time.Millisecond), floor()), action.Killed)
+		begun := time.Now()
+		if r := apply(t, v.effect(20*time.Second), floor()); r.Outcome != action.Killed || !strings.Contains(r.Reason, "was stopped") {
+			t.Errorf("got %v", r)
+		}
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("it was given a grace: %s", took)
+		}
+		if sig := v.endedBy(); sig != syscall.SIGKILL {
+			t.Errorf("ended by %v", sig)
+		}
 	})
 	t.Run("zombie", func(t *testing.T) {
 		v := sleeper(t)
