@@ -108,6 +108,9 @@ type Env struct {
 	Key     string    // the step's key, see stream.StepKey
 	AlertID string    // for comments on firewall rules
 	Out     io.Writer // where log writes by default
+	// Claims are those on the step's targets. Where it is nil none are kept: an effect then
+	// stands for itself alone, and is not put back after a reboot.
+	Claims Claims
 	// Locks are the gate's locked descriptors. An action that starts a process passes them on
 	// (ExtraFiles), so that the locks stand until that process is gone too.
 	Locks []*os.File

@@ -119,54 +119,94 @@ func (b *BlockIP) Describe() string {
 
 // Probe implements Effect.
 func (b *BlockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
-	addr, fw, err := b.prepare(env)
+	what, fw, err := b.prepare(env)
 	if err != nil {
 		return Receipt{}, false, err
 	}
-	now, err := fw.standing(ctx, addr)
+	return b.look(ctx, env, fw, what)
+}
+
+func (b *BlockIP) look(ctx context.Context, env Env, fw firewall, what netip.Prefix) (Receipt, bool, error) {
+	list, err := env.claimsOn(blockTarget(what))
 	if err != nil {
-		return Receipt{}, false, fmt.Errorf("look for a block of %s: %w", addr, err)
+		return Receipt{}, false, err
 	}
-	r, inPlace := b.judge(addr, now, env.AlertID)
+	now, err := fw.standing(ctx, what)
+	if err != nil {
+		return Receipt{}, false, fmt.Errorf("look for a block of %s: %w", text(what), err)
+	}
+	r, inPlace := b.judge(what, now, list, env)
 	return r, inPlace, nil
 }
 
 // Apply implements Effect.
 func (b *BlockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
-	addr, fw, err := b.prepare(env)
+	what, fw, err := b.prepare(env)
 	if err != nil {
 		return Receipt{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return Receipt{}, fmt.Errorf("%s: not begun: %w", b.Describe(), err)
 	}
-	before, err := fw.standing(ctx, addr)
+	return b.enforce(ctx, env, fw, what)
+}
+
+// enforce writes the claim down before it changes the firewall, as one that does not count
+// yet, and lets it count once the block is seen to stand. So a crash leaves nothing, or a
+// claim that a successor completes, or a block that is accounted for.
+func (b *BlockIP) enforce(ctx context.Context, env Env, fw firewall, what netip.Prefix) (Receipt, error) {
+	target, ttl := blockTarget(what), time.Duration(b.TTL)
+	list, err := env.claimsOn(target)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("look for a block of %s: %w", addr, err)
+		return Receipt{}, err
 	}
-	if r, inPlace := b.judge(addr, before, env.AlertID); inPlace {
+	there, err := fw.standing(ctx, what)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("look for a block of %s: %w", text(what), err)
+	}
+	if r, inPlace := b.judge(what, there, list, env); inPlace {
 		return r, nil
 	}
-	if err := fw.block(ctx, addr, time.Duration(b.TTL), env.AlertID); err != nil {
-		return Receipt{}, fmt.Errorf("%s: %w", b.Describe(), err)
+	now := time.Now()
+	own, again := list.of(env.Key)
+	if !again || time.Duration(own.Made) < ttl || !there.covers(own, now) {
+		own = Claim{Key: env.Key, AlertID: env.AlertID, Backend: b.Backend, Made: b.TTL, Until: now.Add(ttl).UTC()}
+		again = false
 	}
-	after, err := fw.standing(ctx, addr)
-	if err != nil {
-		return Receipt{}, fmt.Errorf("look whether %s is blocked: %w", addr, err)
+	if !again && there.Left < ttl {
+		own.Begun = true
+		if err := env.claim(target, own); err != nil {
+			return Receipt{}, err
+		}
+		want := standing{env.AlertID, ttl, ttl}
+		if c, ok := list.without(env.Key).longest(b.Backend, now); ok && c.Left(now) > ttl {
+			want = c.standing(now)
+		}
+		if err := fw.block(ctx, what, want); err != nil {
+			return Receipt{}, fmt.Errorf("%s: %w", b.Describe(), err)
+		}
+		if there, err = fw.standing(ctx, what); err != nil {
+			return Receipt{}, fmt.Errorf("look whether %s is blocked: %w", text(what), err)
+		}
+		if !there.covers(own, now) {
+			return Receipt{}, fmt.Errorf("%s: not observed afterwards; does something else rewrite the firewall?", b.Describe())
+		}
 	}
-	r, inPlace := b.judge(addr, after, env.AlertID)
-	if !inPlace {
-		return Receipt{}, fmt.Errorf("%s: not observed afterwards; does something else rewrite the firewall?", b.Describe())
+	own.Begun = false
+	if err := env.claim(target, own); err != nil {
+		return Receipt{}, err
 	}
-	return r, nil
+	return b.receipt(what, there, env), nil
 }
 
 // firewall is one backend of block_ip.
 type firewall interface {
-	// standing looks for a block of the address that is in force in both directions.
-	standing(ctx context.Context, addr netip.Addr) (standing, error)
-	// block makes one, or makes a shorter one longer, under the name of an alert.
-	block(ctx context.Context, addr netip.Addr, ttl time.Duration, alertID string) error
+	// standing looks for a block of exactly these addresses that is in force in both
+	// directions.
+	standing(ctx context.Context, what netip.Prefix) (standing, error)
+	// block makes a block of s.Left, or makes a shorter one longer, under the name of
+	// s.AlertID.
+	block(ctx context.Context, what netip.Prefix, s standing) error
 }
 
 // standing is a block in force. Its zero value is none.
@@ -179,39 +219,73 @@ type standing struct {
 // forever is the time left of a block that knows no end.
 const forever time.Duration = math.MaxInt64
 
+// slack is what a block may end before its claim does: they are written one after the
+// other, and some firewalls count in whole seconds.
+const slack = 2 * time.Second
+
+// covers says that the block stands for what is left of a claim.
+func (s standing) covers(c Claim, now time.Time) bool {
+	return s.Left > 0 && s.Left >= c.Left(now)-slack
+}
+
+// standing is the block that a claim asks for.
+func (c Claim) standing(now time.Time) standing {
+	return standing{c.AlertID, time.Duration(c.Made), c.Left(now)}
+}
+
 // judge decides whether what stands is what was asked for; see the package comment.
-func (b *BlockIP) judge(addr netip.Addr, s standing, alertID string) (Receipt, bool) {
-	ttl := time.Duration(b.TTL)
+func (b *BlockIP) judge(what netip.Prefix, s standing, list claims, env Env) (Receipt, bool) {
+	ttl, now := time.Duration(b.TTL), time.Now()
+	inPlace := s.Left >= ttl || s.AlertID == env.AlertID && s.Made >= ttl
+	if env.Claims != nil {
+		own, claimed := list.of(env.Key)
+		inPlace = claimed && !own.Begun && own.Backend == b.Backend && time.Duration(own.Made) >= ttl && s.covers(own, now)
+	}
+	if s.Left <= 0 || !inPlace {
+		return Receipt{}, false
+	}
+	return b.receipt(what, s, env), true
+}
+
+// receipt says what stands. Who asked for it first has blocked; everybody else has found it.
+func (b *BlockIP) receipt(what netip.Prefix, s standing, env Env) Receipt {
 	left := "for " + Duration(s.Left.Round(time.Second)).String() + " more"
 	if s.Left == forever {
 		left = "until it is removed by hand"
 	}
-	switch {
-	case s.Left <= 0:
-		return Receipt{}, false
-	case s.AlertID == alertID && s.Made >= ttl:
-		return Receipt{Blocked, fmt.Sprintf("%s, in and out, by %s, %s", addr, b.Backend, left)}, true
-	case s.Left >= ttl:
-		return Receipt{AlreadyBlocked, fmt.Sprintf("%s, by %s, %s; made for %q", addr, b.Backend, left, printable(clip(s.AlertID, maxField)))}, true
+	if s.AlertID == env.AlertID {
+		return Receipt{Blocked, fmt.Sprintf("%s, in and out, by %s, %s", text(what), b.Backend, left)}
 	}
-	return Receipt{}, false
+	return Receipt{AlreadyBlocked, fmt.Sprintf("%s, by %s, %s; made for %q", text(what), b.Backend, left, printable(clip(s.AlertID, maxField)))}
 }
 
 // prepare checks everything that may refuse, and picks the backend.
-func (b *BlockIP) prepare(env Env) (netip.Addr, firewall, error) {
+func (b *BlockIP) prepare(env Env) (netip.Prefix, firewall, error) {
 	addr, err := parseAddress(b.Address)
 	if err != nil {
-		return addr, nil, err
+		return netip.Prefix{}, nil, err
 	}
+	what := netip.PrefixFrom(addr, addr.BitLen())
 	if !validTTL(time.Duration(b.TTL)) {
-		return addr, nil, Refuse("a block for %s is not a whole number of seconds within 1s to %s", b.TTL, Duration(maxTTL))
+		return what, nil, Refuse("a block for %s is not a whole number of seconds within 1s to %s", b.TTL, Duration(maxTTL))
 	}
 	if err := env.Guard.Address(addr); err != nil {
-		return addr, nil, err
+		return what, nil, err
 	}
 	fw, err := newFirewall(b.Backend, env)
-	return addr, fw, err
+	return what, fw, err
 }
+
+// text writes a single address without its length.
+func text(what netip.Prefix) string {
+	if what.IsSingleIP() {
+		return what.Addr().String()
+	}
+	return what.String()
+}
+
+// blockTarget is what blocks of the same addresses take turns at.
+func blockTarget(what netip.Prefix) string { return "address/" + text(what) }
 
 // parseAddress accepts one address in its usual form and nothing else. An IPv4 address
 // written as IPv6 is the IPv4 address: that is what the packets carry.

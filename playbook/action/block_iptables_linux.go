@@ -25,7 +25,7 @@ const iptablesChain = "RIPOSTE"
 // ipRule is one rule of the chain: one direction of a block.
 type ipRule struct {
 	Match   string // -s, on the way in, or -d, on the way out
-	Addr    netip.Addr
+	What    netip.Prefix
 	AlertID string
 	Made    time.Duration // whole seconds
 	Until   int64         // Unix seconds
@@ -33,7 +33,7 @@ type ipRule struct {
 
 func (r ipRule) argv() []string {
 	comment := fmt.Sprintf("riposte/%s/%ds/%d", r.AlertID, int64(r.Made/time.Second), r.Until)
-	return []string{r.Match, netip.PrefixFrom(r.Addr, r.Addr.BitLen()).String(),
+	return []string{r.Match, r.What.String(),
 		"-m", "comment", "--comment", comment, "-j", "DROP"}
 }
 
@@ -46,7 +46,7 @@ func parseRule(line string) (r ipRule, ok bool) {
 		return r, false
 	}
 	prefix, err := netip.ParsePrefix(f[3])
-	if err != nil || !prefix.IsSingleIP() {
+	if err != nil || prefix != prefix.Masked() {
 		return r, false
 	}
 	comment := commentForm.FindStringSubmatch(strings.Trim(f[7], `"`))
@@ -55,7 +55,7 @@ func parseRule(line string) (r ipRule, ok bool) {
 	}
 	made, _ := strconv.ParseInt(comment[2], 10, 64) // the pattern keeps them in range
 	until, _ := strconv.ParseInt(comment[3], 10, 64)
-	r = ipRule{f[2], prefix.Addr(), comment[1], time.Duration(made) * time.Second, until}
+	r = ipRule{f[2], prefix, comment[1], time.Duration(made) * time.Second, until}
 	return r, slices.Equal(append(f[4:7:7], f[8:]...), []string{"-m", "comment", "--comment", "-j", "DROP"})
 }
 
@@ -86,14 +86,14 @@ func parseRuleset(listing string) ipRuleset {
 	return set
 }
 
-// standing is the block of an address: as long as its shorter direction.
-func (s ipRuleset) standing(addr netip.Addr, now time.Time) standing {
+// standing is a block in force: as long as its shorter direction.
+func (s ipRuleset) standing(what netip.Prefix, now time.Time) standing {
 	if !s.first["INPUT"] || !s.first["OUTPUT"] {
 		return standing{}
 	}
 	longest := func(match string) (best standing) {
 		for _, r := range s.rules {
-			if left := time.Unix(r.Until, 0).Sub(now); r.Match == match && r.Addr == addr && left > best.Left {
+			if left := time.Unix(r.Until, 0).Sub(now); r.Match == match && r.What == what && left > best.Left {
 				best = standing{r.AlertID, r.Made, left}
 			}
 		}
@@ -111,13 +111,13 @@ func (t iptables) list(ctx context.Context, tool string) (ipRuleset, error) {
 	return parseRuleset(out), err
 }
 
-func (t iptables) standing(ctx context.Context, addr netip.Addr) (standing, error) {
-	set, err := t.list(ctx, toolOf(addr))
-	return set.standing(addr, time.Now()), err
+func (t iptables) standing(ctx context.Context, what netip.Prefix) (standing, error) {
+	set, err := t.list(ctx, toolOf(what))
+	return set.standing(what, time.Now()), err
 }
 
-func (t iptables) block(ctx context.Context, addr netip.Addr, ttl time.Duration, alertID string) error {
-	tool := toolOf(addr)
+func (t iptables) block(ctx context.Context, what netip.Prefix, s standing) error {
+	tool := toolOf(what)
 	before, err := t.list(ctx, tool)
 	if err != nil {
 		return err
@@ -126,23 +126,23 @@ func (t iptables) block(ctx context.Context, addr netip.Addr, ttl time.Duration,
 		return err
 	}
 	// A second more, because the end is written in whole ones.
-	until := time.Now().Add(ttl + time.Second - 1).Unix()
+	until := time.Now().Add(s.Left + time.Second - 1).Unix()
 	for _, match := range []string{"-s", "-d"} {
 		if slices.ContainsFunc(before.rules, func(r ipRule) bool {
-			return r.Match == match && r.Addr == addr && r.Until >= until
+			return r.Match == match && r.What == what && r.Until >= until
 		}) {
 			continue
 		}
-		rule := ipRule{match, addr, alertID, ttl, until}.argv()
+		rule := ipRule{match, what, s.AlertID, s.Made, until}.argv()
 		if !commentForm.MatchString(rule[5]) {
-			return fmt.Errorf("alert ID %q does not fit into a comment", clip(alertID, 80))
+			return fmt.Errorf("alert ID %q does not fit into a comment", clip(s.AlertID, 80))
 		}
 		if _, err := t.run(ctx, tool, append([]string{"-A", iptablesChain}, rule...)...); err != nil {
 			return err
 		}
 	}
 	for _, r := range before.rules {
-		if r.Addr == addr && r.Until < until {
+		if r.What == what && r.Until < until {
 			if err := t.remove(ctx, tool, r); err != nil {
 				return err
 			}
@@ -205,8 +205,8 @@ func (t iptables) run(ctx context.Context, tool string, args ...string) (string,
 	return runTool(ctx, t.locks, append([]string{tool, "-w"}, args...))
 }
 
-func toolOf(addr netip.Addr) string {
-	if addr.Is4() {
+func toolOf(what netip.Prefix) string {
+	if what.Addr().Is4() {
 		return "iptables"
 	}
 	return "ip6tables"

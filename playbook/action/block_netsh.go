@@ -2,13 +2,13 @@ package action
 
 import "net/netip"
 
-// netshAdd are the commands that block an address on Windows, one a direction. They are
+// netshAdd are the commands that block addresses on Windows, one a direction. They are
 // built on every system, so that they can be checked on every system.
-func netshAdd(alertID string, addr netip.Addr) [][]string {
+func netshAdd(alertID string, what netip.Prefix) [][]string {
 	var argvs [][]string
 	for _, dir := range []string{"in", "out"} {
 		argvs = append(argvs, []string{"netsh", "advfirewall", "firewall", "add", "rule",
-			netshName(alertID), "dir=" + dir, "action=block", "remoteip=" + addr.String()})
+			netshName(alertID), "dir=" + dir, "action=block", "remoteip=" + text(what)})
 	}
 	return argvs
 }

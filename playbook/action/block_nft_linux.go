@@ -76,8 +76,8 @@ func newNFTTable() nftTable {
 	return t
 }
 
-func (t nftTable) setOf(addr netip.Addr) *nftables.Set {
-	if addr.Is4() {
+func (t nftTable) setOf(what netip.Prefix) *nftables.Set {
+	if what.Addr().Is4() {
 		return t.blocked4
 	}
 	return t.blocked6
@@ -97,7 +97,7 @@ func netlinkDeadline(ctx context.Context) time.Time {
 	return deadline
 }
 
-func (n nft) standing(ctx context.Context, addr netip.Addr) (standing, error) {
+func (n nft) standing(ctx context.Context, what netip.Prefix) (standing, error) {
 	deadline := netlinkDeadline(ctx)
 	conn, err := n.open(deadline)
 	if err != nil {
@@ -111,14 +111,14 @@ func (n nft) standing(ctx context.Context, addr netip.Addr) (standing, error) {
 	if whole, err := t.whole(conn); err != nil || !whole {
 		return standing{}, err
 	}
-	return t.element(deadline, addr)
+	return t.element(deadline, what)
 }
 
 // element is what the set says about an address.
-func (t nftTable) element(deadline time.Time, addr netip.Addr) (standing, error) {
-	s, err := readElement(deadline, t.setOf(addr), addr)
+func (t nftTable) element(deadline time.Time, what netip.Prefix) (standing, error) {
+	s, err := readElement(deadline, t.setOf(what), what.Addr())
 	if err != nil {
-		return s, fmt.Errorf("read nftables set %s: %w", t.setOf(addr).Name, needsNetAdmin(err))
+		return s, fmt.Errorf("read nftables set %s: %w", t.setOf(what).Name, needsNetAdmin(err))
 	}
 	return s, nil
 }
@@ -165,7 +165,7 @@ func (t nftTable) whole(conn *nftables.Conn) (bool, error) {
 
 // block makes the table if it is not whole and puts the address into its set, in one
 // transaction: nobody ever sees half of it.
-func (n nft) block(ctx context.Context, addr netip.Addr, ttl time.Duration, alertID string) error {
+func (n nft) block(ctx context.Context, what netip.Prefix, s standing) error {
 	deadline := netlinkDeadline(ctx)
 	conn, err := n.open(deadline)
 	if err != nil {
@@ -189,12 +189,12 @@ func (n nft) block(ctx context.Context, addr netip.Addr, ttl time.Duration, aler
 			return err
 		}
 	}
-	before, err := t.element(deadline, addr)
+	before, err := t.element(deadline, what)
 	if err != nil {
 		return err
 	}
-	if before.Left < ttl {
-		if err := t.put(conn, addr, before, ttl, alertID); err != nil {
+	if before.Left < s.Left {
+		if err := t.put(conn, what, before, s); err != nil {
 			return err
 		}
 	}
@@ -240,15 +240,15 @@ func (t nftTable) create(conn *nftables.Conn) error {
 // renews its time on recent kernels only, and deleting one that has just expired fails the
 // transaction: add, delete, add does the same everywhere. Where there is none yet one add
 // does; after a deletion the kernel takes some 10 ms to close the socket.
-func (t nftTable) put(conn *nftables.Conn, addr netip.Addr, before standing, ttl time.Duration, alertID string) error {
-	set := t.setOf(addr)
-	element := []nftables.SetElement{{Key: addr.AsSlice(), Timeout: ttl, Comment: clip(alertID, maxComment)}}
+func (t nftTable) put(conn *nftables.Conn, what netip.Prefix, before, s standing) error {
+	set, key := t.setOf(what), what.Addr().AsSlice()
+	element := []nftables.SetElement{{Key: key, Timeout: s.Left, Comment: clip(s.AlertID, maxComment)}}
 	if before.Left <= 0 {
 		return conn.SetAddElements(set, element)
 	}
 	return errors.Join(
 		conn.SetAddElements(set, element),
-		conn.SetDeleteElements(set, []nftables.SetElement{{Key: addr.AsSlice()}}),
+		conn.SetDeleteElements(set, []nftables.SetElement{{Key: key}}),
 		conn.SetAddElements(set, element),
 	)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"time"
 )
 
 func newFirewall(backend string, env Env) (firewall, error) {
@@ -18,20 +17,24 @@ func newFirewall(backend string, env Env) (firewall, error) {
 // netsh blocks by rules of the Windows firewall. They know no time limit.
 type netsh struct{ alertID string }
 
-func (n netsh) standing(ctx context.Context, addr netip.Addr) (standing, error) {
+func (n netsh) standing(ctx context.Context, what netip.Prefix) (standing, error) {
 	// The output is in the language of the system; the address in it is not.
 	out, err := runTool(ctx, nil, netshShow(n.alertID))
 	if failed := (*toolError)(nil); errors.As(err, &failed) && failed.exit == 1 {
 		return standing{}, nil // no such rule
 	}
-	if err != nil || strings.Count(out, addr.String()+"/") < 2 { // one rule a direction
+	shown := text(what) // a single address with /32 or a mask behind it, depending on the version
+	if what.IsSingleIP() {
+		shown += "/"
+	}
+	if err != nil || strings.Count(out, shown) < 2 { // one rule a direction
 		return standing{}, err
 	}
 	return standing{AlertID: n.alertID, Made: forever, Left: forever}, nil
 }
 
-func (n netsh) block(ctx context.Context, addr netip.Addr, ttl time.Duration, alertID string) error {
-	for _, argv := range netshAdd(alertID, addr) {
+func (n netsh) block(ctx context.Context, what netip.Prefix, s standing) error {
+	for _, argv := range netshAdd(n.alertID, what) {
 		if _, err := runTool(ctx, nil, argv); err != nil {
 			return err
 		}

@@ -47,12 +47,18 @@
 //
 // An address is dropped as a source of what comes in and as a destination of what goes
 // out, for a time. The time counts from Apply. Blocking again never shortens: the longer
-// time left wins. A block is in place where
+// time left wins, and the firewall's entry bears the ID of the alert that asked for it.
 //
-//   - it will stand for at least the time asked, whoever made it (already_blocked), or
-//   - it carries this alert's ID and was made for at least the time asked: then it is this
-//     very effect, carried out a moment ago by a holder that died, however little of it is
-//     left (blocked).
+// Several alerts may ask for one address, so each step has a claim on it: until when, and
+// for which alert. The entry stands for the longest of the claims. A claim is written down
+// before the firewall is changed, and counts once the block was seen to stand: what was
+// never seen, because of a crash say, is put back by nobody. A block is in place where its
+// own step's claim counts and the firewall has an entry that stands for what is left of it:
+// blocked if that was made for this alert, already_blocked if for another. A claim alone is
+// not a block, and a block without a claim would go when somebody else's is taken back.
+//
+// A target keeps a thousand claims, those that stand longest: more only tell that it is
+// flooded.
 //
 // Packets that are only forwarded, to containers say, are not looked at.
 //

@@ -103,7 +103,7 @@ func TestStartTolerance(t *testing.T) {
 }
 
 func TestRules(t *testing.T) {
-	r := ipRule{"-s", netip.MustParseAddr("198.51.100.2"), "a-1~0f", time.Hour, 1790000000}
+	r := ipRule{"-s", netip.MustParsePrefix("198.51.100.2/32"), "a-1~0f", time.Hour, 1790000000}
 	line := strings.Join(append([]string{"-A", "RIPOSTE"}, r.argv()...), " ")
 	if want := "-A RIPOSTE -s 198.51.100.2/32 -m comment --comment riposte/a-1~0f/3600s/1790000000 -j DROP"; line != want {
 		t.Errorf("got  %s\nwant %s", line, want)
@@ -126,7 +126,7 @@ func TestRules(t *testing.T) {
 
 func TestRuleset(t *testing.T) {
 	now := time.Unix(1790000000, 0)
-	addr := netip.MustParseAddr("198.51.100.2")
+	addr := netip.MustParsePrefix("198.51.100.2/32")
 	rule := func(match, comment string) string {
 		return "-A RIPOSTE " + match + " 198.51.100.2/32 -m comment --comment \"riposte/" + comment + "\" -j DROP\n"
 	}

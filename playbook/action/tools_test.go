@@ -9,7 +9,7 @@ import (
 // TestNetshCommands is all there is to check of netsh on other systems.
 func TestNetshCommands(t *testing.T) {
 	var got []string
-	for _, argv := range netshAdd("a-1", netip.MustParseAddr("198.51.100.2")) {
+	for _, argv := range netshAdd("a-1", netip.MustParsePrefix("198.51.100.2/32")) {
 		got = append(got, strings.Join(argv, " "))
 	}
 	got = append(got, strings.Join(netshShow("a-1"), " "))

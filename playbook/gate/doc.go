@@ -24,6 +24,12 @@
 // Two alerts may act on one target. Enter also locks the files of the step's targets, in
 // sorted order, without waiting, so that the two take turns.
 //
+// Each target may have a file of claims beside, see action.Claim: which steps ask something
+// of it, and until when. It is read and written only by who has the target's lock, written
+// aside and renamed, in the state folder if there is one: what a host has blocked must still
+// be known after a reboot. Its reader may be another process than its writer; nothing in it
+// lets anybody in or keeps anybody out.
+//
 // # Waiting
 //
 // Enter never blocks: a blocking flock cannot be cancelled. It returns a *BusyError that

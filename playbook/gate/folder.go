@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	lifeDir, stepDir, targetDir = "life", "steps", "targets"
-	floorFile, idFile           = "floor", "gate-id"
+	lifeDir, stepDir, targetDir, claimDir = "life", "steps", "targets", "claims"
+	floorFile, idFile                     = "floor", "gate-id"
 )
 
-// folder is a runtime or a state folder. The folders of receipts and targets are kept open:
-// every step passes through them.
+// folder is a runtime or a state folder. The folders of receipts, targets and claims are
+// kept open: every step passes through them.
 type folder struct {
 	*os.Root
-	steps, targets *os.Root
+	steps, targets, claims *os.Root
 }
 
 func openGateFolder(dir string) (*folder, error) {
@@ -29,13 +29,16 @@ func openGateFolder(dir string) (*folder, error) {
 		return nil, err
 	}
 	f := &folder{Root: root}
-	for _, dir := range []string{lifeDir, stepDir, targetDir} {
+	for _, dir := range []string{lifeDir, stepDir, targetDir, claimDir} {
 		if err := root.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, errors.Join(fmt.Errorf("gate: %w", err), f.Close())
 		}
 	}
 	if f.steps, err = root.OpenRoot(stepDir); err == nil {
 		f.targets, err = root.OpenRoot(targetDir)
+	}
+	if err == nil {
+		f.claims, err = root.OpenRoot(claimDir)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("gate: %w", err), f.Close())
@@ -46,7 +49,7 @@ func openGateFolder(dir string) (*folder, error) {
 // Close lets go of the folder and of those in it.
 func (f *folder) Close() error {
 	err := f.Root.Close()
-	for _, dir := range []*os.Root{f.steps, f.targets} {
+	for _, dir := range []*os.Root{f.steps, f.targets, f.claims} {
 		if dir != nil {
 			err = errors.Join(err, dir.Close())
 		}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"slices"
 	"time"
 
 	"riposte/stream/proc"
@@ -156,7 +155,7 @@ type Pass struct {
 	step    Step
 	token   Token
 	file    *os.File // locked; a finalised os.File would drop its lock, so it is referenced here
-	targets []*os.File
+	targets *Hold
 	size    int64
 	receipt receipt
 	inside  bool // our name stands in the receipt
@@ -203,20 +202,8 @@ func (p *Pass) enter() (err error) {
 	case p.token.Epoch < last.Epoch, p.token.Epoch == last.Epoch && p.token.Nonce != last.Nonce:
 		return &StaleError{last.Epoch}
 	}
-	targets := slices.Clone(p.step.Targets)
-	slices.Sort(targets)
-	for _, t := range slices.Compact(targets) {
-		f, err := lock(p.gate.run.targets, t)
-		if err != nil {
-			return err
-		}
-		p.targets = append(p.targets, f)
-		if err := f.Truncate(0); err != nil {
-			return err
-		}
-		if _, err := f.WriteAt(line{Event: "entered", Token: p.token, Holder: p.holder()}.encode(), 0); err != nil {
-			return fmt.Errorf("target %s: %w", t, err)
-		}
+	if p.targets, err = p.gate.hold(p.step.Targets, line{Event: "entered", Token: p.token, Holder: p.holder()}); err != nil {
+		return err
 	}
 	p.inside = true
 	return p.write(line{Event: "entered", Token: p.token, Holder: p.holder()})
@@ -246,7 +233,13 @@ func (p *Pass) Begun() int { return p.receipt.begun }
 
 // Locks are the locked descriptors, of the step and of its targets, for a process that the
 // effect starts to inherit: while it lives nobody enters, nor acts on the same target.
-func (p *Pass) Locks() []*os.File { return append([]*os.File{p.file}, p.targets...) }
+func (p *Pass) Locks() []*os.File {
+	locks := []*os.File{p.file}
+	if p.targets != nil {
+		locks = append(locks, p.targets.files...)
+	}
+	return locks
+}
 
 // Begin writes down that the effect begins. It must not begin where this fails.
 func (p *Pass) Begin() error {
@@ -272,9 +265,8 @@ func (p *Pass) Close(outcome, reason string) error {
 // own name stands there, and a name that is left standing would meanwhile be taken for a
 // holder that has overstayed, and be ended: see End.
 func (p *Pass) Leave() {
-	for _, f := range p.targets {
-		_ = f.Truncate(0)
-		f.Close()
+	if p.targets != nil {
+		p.targets.Release()
 	}
 	if p.file != nil && p.inside {
 		_ = p.write(line{Event: "left", Token: p.token, Holder: p.gate.self})
