@@ -107,6 +107,7 @@ type Env struct {
 	OwnUID  bool      // act only on processes of this process's own user
 	Key     string    // the step's key, see stream.StepKey
 	AlertID string    // for comments on firewall rules
+	Undoes  string    // the key of the step that this one takes back; empty where it takes back none
 	Out     io.Writer // where log writes by default
 	// Claims are those on the step's targets. Where it is nil none are kept: an effect then
 	// stands for itself alone, and is not put back after a reboot.
@@ -153,6 +154,7 @@ var kinds = []Kind{
 	{"run_script", AtMostOnce, false, func() Spec { return new(ScriptSpec) }, func() Effect { return new(RunScript) }},
 	{"suspend_process", Verifiable, true, func() Spec { return newSuspendSpec() }, func() Effect { return new(SuspendProcess) }},
 	{"terminate_process", Verifiable, true, func() Spec { return newTerminateSpec() }, func() Effect { return new(TerminateProcess) }},
+	{"unblock_ip", Verifiable, true, func() Spec { return newUnblockSpec() }, func() Effect { return new(UnblockIP) }},
 }
 
 // Names are the names of all actions, sorted.

@@ -207,6 +207,12 @@ type firewall interface {
 	// block makes a block of s.Left, or makes a shorter one longer, under the name of
 	// s.AlertID.
 	block(ctx context.Context, what netip.Prefix, s standing) error
+	// entry is what there is for exactly these addresses, in force or not, in the direction
+	// that stands longer.
+	entry(ctx context.Context, what netip.Prefix) (standing, error)
+	// shorten makes an entry end after s.Left, under the name of s.AlertID. It removes it
+	// where s is the zero value, and does nothing where there is none.
+	shorten(ctx context.Context, what netip.Prefix, s standing) error
 }
 
 // standing is a block in force. Its zero value is none.

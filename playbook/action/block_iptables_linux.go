@@ -91,19 +91,21 @@ func (s ipRuleset) standing(what netip.Prefix, now time.Time) standing {
 	if !s.first["INPUT"] || !s.first["OUTPUT"] {
 		return standing{}
 	}
-	longest := func(match string) (best standing) {
-		for _, r := range s.rules {
-			if left := time.Unix(r.Until, 0).Sub(now); r.Match == match && r.What == what && left > best.Left {
-				best = standing{r.AlertID, r.Made, left}
-			}
-		}
-		return best
-	}
-	in, out := longest("-s"), longest("-d")
+	in, out := s.longest("-s", what, now), s.longest("-d", what, now)
 	if in.Left < out.Left {
 		return in
 	}
 	return out
+}
+
+// longest is the rule of one direction that stands longest.
+func (s ipRuleset) longest(match string, what netip.Prefix, now time.Time) (best standing) {
+	for _, r := range s.rules {
+		if left := time.Unix(r.Until, 0).Sub(now); r.Match == match && r.What == what && left > best.Left {
+			best = standing{r.AlertID, r.Made, left}
+		}
+	}
+	return best
 }
 
 func (t iptables) list(ctx context.Context, tool string) (ipRuleset, error) {
@@ -133,11 +135,7 @@ func (t iptables) block(ctx context.Context, what netip.Prefix, s standing) erro
 		}) {
 			continue
 		}
-		rule := ipRule{match, what, s.AlertID, s.Made, until}.argv()
-		if !commentForm.MatchString(rule[5]) {
-			return fmt.Errorf("alert ID %q does not fit into a comment", clip(s.AlertID, 80))
-		}
-		if _, err := t.run(ctx, tool, append([]string{"-A", iptablesChain}, rule...)...); err != nil {
+		if err := t.add(ctx, tool, ipRule{match, what, s.AlertID, s.Made, until}); err != nil {
 			return err
 		}
 	}
@@ -149,6 +147,56 @@ func (t iptables) block(ctx context.Context, what netip.Prefix, s standing) erro
 		}
 	}
 	return nil
+}
+
+func (t iptables) entry(ctx context.Context, what netip.Prefix) (standing, error) {
+	set, err := t.list(ctx, toolOf(what))
+	in, out := set.longest("-s", what, time.Now()), set.longest("-d", what, time.Now())
+	if in.Left > out.Left {
+		return in, err
+	}
+	return out, err
+}
+
+// shorten adds the rules that end earlier before it removes the others: the addresses are
+// blocked all the while.
+func (t iptables) shorten(ctx context.Context, what netip.Prefix, s standing) error {
+	tool := toolOf(what)
+	before, err := t.list(ctx, tool)
+	if err != nil {
+		return err
+	}
+	var keep []ipRule
+	if s.Left > 0 && slices.ContainsFunc(before.rules, func(r ipRule) bool { return r.What == what }) {
+		until := time.Now().Add(s.Left + time.Second - 1).Unix()
+		for _, match := range []string{"-s", "-d"} {
+			rule := ipRule{match, what, s.AlertID, s.Made, until}
+			keep = append(keep, rule)
+			if slices.Contains(before.rules, rule) {
+				continue
+			}
+			if err := t.add(ctx, tool, rule); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range before.rules {
+		if r.What == what && !slices.Contains(keep, r) {
+			if err := t.remove(ctx, tool, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t iptables) add(ctx context.Context, tool string, r ipRule) error {
+	rule := r.argv()
+	if !commentForm.MatchString(rule[5]) {
+		return fmt.Errorf("alert ID %q does not fit into a comment", clip(r.AlertID, 80))
+	}
+	_, err := t.run(ctx, tool, append([]string{"-A", iptablesChain}, rule...)...)
+	return err
 }
 
 // prepare makes the chain, and puts the jumps first.

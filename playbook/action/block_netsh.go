@@ -18,4 +18,10 @@ func netshShow(alertID string) []string {
 	return []string{"netsh", "advfirewall", "firewall", "show", "rule", netshName(alertID)}
 }
 
+// netshDelete is the command that removes an alert's rules about some addresses, and exits
+// with 1 where there are none.
+func netshDelete(alertID string, what netip.Prefix) []string {
+	return []string{"netsh", "advfirewall", "firewall", "delete", "rule", netshName(alertID), "remoteip=" + text(what)}
+}
+
 func netshName(alertID string) string { return "name=riposte-" + alertID }

@@ -204,6 +204,39 @@ func (n nft) block(ctx context.Context, what netip.Prefix, s standing) error {
 	return nil
 }
 
+func (n nft) entry(ctx context.Context, what netip.Prefix) (standing, error) {
+	return newNFTTable().element(netlinkDeadline(ctx), what)
+}
+
+// shorten replaces or deletes the element in one transaction. An element that has just
+// expired cannot be deleted, so it is added first: see put.
+func (n nft) shorten(ctx context.Context, what netip.Prefix, s standing) error {
+	deadline := netlinkDeadline(ctx)
+	t := newNFTTable()
+	before, err := t.element(deadline, what)
+	if err != nil || before.Left <= 0 {
+		return err
+	}
+	conn, err := n.open(deadline)
+	if err != nil {
+		return err
+	}
+	defer conn.CloseLasting()
+	if s.Left > 0 {
+		err = t.put(conn, what, before, s)
+	} else {
+		element := []nftables.SetElement{{Key: what.Addr().AsSlice()}}
+		err = errors.Join(conn.SetAddElements(t.setOf(what), element), conn.SetDeleteElements(t.setOf(what), element))
+	}
+	if err != nil {
+		return err
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("shorten a block in nftables set %s: %w", t.setOf(what).Name, needsNetAdmin(err))
+	}
+	return nil
+}
+
 // create adds what is idempotent to add, and the rules, which are not: so the chains are
 // emptied first. Two replicas may do so at the same time; each transaction leaves every
 // rule there once.

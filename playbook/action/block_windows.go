@@ -20,8 +20,8 @@ type netsh struct{ alertID string }
 func (n netsh) standing(ctx context.Context, what netip.Prefix) (standing, error) {
 	// The output is in the language of the system; the address in it is not.
 	out, err := runTool(ctx, nil, netshShow(n.alertID))
-	if failed := (*toolError)(nil); errors.As(err, &failed) && failed.exit == 1 {
-		return standing{}, nil // no such rule
+	if noSuchRule(err) {
+		return standing{}, nil
 	}
 	shown := text(what) // a single address with /32 or a mask behind it, depending on the version
 	if what.IsSingleIP() {
@@ -40,6 +40,25 @@ func (n netsh) block(ctx context.Context, what netip.Prefix, s standing) error {
 		}
 	}
 	return nil
+}
+
+// entry looks at this alert's own rules only, as standing does: those of others are theirs.
+func (n netsh) entry(ctx context.Context, what netip.Prefix) (standing, error) {
+	return n.standing(ctx, what)
+}
+
+// shorten removes this alert's own rules. What others ask stands by rules of their own, and
+// none of them ends by itself.
+func (n netsh) shorten(ctx context.Context, what netip.Prefix, s standing) error {
+	if _, err := runTool(ctx, nil, netshDelete(n.alertID, what)); !noSuchRule(err) {
+		return err
+	}
+	return nil
+}
+
+func noSuchRule(err error) bool {
+	failed := (*toolError)(nil)
+	return errors.As(err, &failed) && failed.exit == 1
 }
 
 // SweepExpired removes nothing on Windows: its rules do not say when they expire.

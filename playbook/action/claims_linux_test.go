@@ -180,7 +180,7 @@ func TestBlockKilled(t *testing.T) {
 		b := block(action.NFTables, "198.51.100.2", time.Hour)
 		s.inside(b, "a", func(env action.Env) {
 			puts := map[string]int{"claimed": 1, "blocked": 2}[at]
-			env.Claims = &mortal{Claims: env.Claims, puts: puts, after: at == "claimed"}
+			env.Claims = &mortalClaims{Claims: env.Claims, puts: puts, after: at == "claimed"}
 			b.Apply(t.Context(), env)
 		})
 		t.Fatal("it has survived")
@@ -281,14 +281,14 @@ func die() {
 	select {}
 }
 
-// mortal are claims whose writer dies before or after he has put so many down.
-type mortal struct {
+// mortalClaims are claims whose writer dies before or after he has put so many down.
+type mortalClaims struct {
 	action.Claims
 	puts  int
 	after bool
 }
 
-func (m *mortal) Put(target string, c action.Claim) error {
+func (m *mortalClaims) Put(target string, c action.Claim) error {
 	m.puts--
 	if m.puts == 0 && !m.after {
 		die()

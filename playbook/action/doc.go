@@ -62,6 +62,20 @@
 //
 // Packets that are only forwarded, to containers say, are not looked at.
 //
+// # unblock_ip
+//
+// The undo of block_ip, and an action by itself. As an undo it drops the claim of one step:
+// the one that Env.Undoes names, or where nobody says which, those that this alert has made
+// for the time in question. The firewall's entry is then made to stand for the longest of
+// the claims that are left, with the time that it has left, or is removed; one that was made
+// for another alert or by an operator stays as it is. By itself it lifts every block of an
+// address that Riposte has made, with claims or, by an older version, without.
+//
+// It is in place where no such claim is left and no entry stands in their name, also if
+// nothing was ever blocked. The claims go last: whoever dies before leaves them, and a
+// successor sees what is to be done. The guard is not asked, for what it protects is better
+// not blocked.
+//
 // # log
 //
 // One line of JSON an alert, appended in one write. A repetition writes the same key again.

@@ -44,6 +44,11 @@ func TestSpecs(t *testing.T) {
 		{"block_ip", "ttl: 1500ms", "ttl: "},
 		{"block_ip", "ttl: 0s", "ttl: "},
 		{"block_ip", "backend: pf", `backend: "pf" is not one of`},
+		{"unblock_ip", "", ""},
+		{"unblock_ip", "address: 2001:db8::1\nbackend: iptables", ""},
+		{"unblock_ip", "address: somewhere", "address: "},
+		{"unblock_ip", "backend: pf", "backend: "},
+		{"unblock_ip", "ttl: 1h", "unknown field"},
 		{"log", "", ""},
 		{"log", "path: relative/path", "path: "},
 	} {
@@ -71,12 +76,16 @@ func TestCapabilities(t *testing.T) {
 		"suspend_process":   `["CAP_KILL","CAP_SYS_PTRACE"] null`,
 		"resume_process":    `["CAP_KILL","CAP_SYS_PTRACE"] null`,
 		"block_ip":          `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
+		"unblock_ip":        `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
 		"log":               `null null`,
 	} {
 		kind, _ := action.Lookup(name)
 		spec := kind.Spec()
 		if b, ok := spec.(*action.BlockSpec); ok {
 			b.Backend = action.NFTables
+		}
+		if u, ok := spec.(*action.UnblockSpec); ok {
+			u.Backend = action.NFTables
 		}
 		all, _ := json.Marshal(spec.Capabilities(false))
 		own, _ := json.Marshal(spec.Capabilities(true))
@@ -132,22 +141,27 @@ func TestPlanBounds(t *testing.T) {
 			Parent: &stream.Parent{PID: 1, Name: long, Exe: long}},
 		Extra: map[string]json.RawMessage{"more": json.RawMessage(strconv.Quote(long))},
 	}
-	for name, bound := range map[string]int{
+	bounds := map[string]int{
 		"terminate_process": 28 << 10, // a path
 		"suspend_process":   28 << 10,
 		"resume_process":    28 << 10,
 		"run_script":        100 << 10, // two paths and a command line
 		"block_ip":          2 << 10,
+		"unblock_ip":        2 << 10,
 		"log":               16 << 10,
-	} {
+	}
+	for name, bound := range bounds {
+
 		kind, _ := action.Lookup(name)
 		raw, err := json.Marshal(kind.Spec().Resolve(alert, action.Seen{}))
 		if err != nil || len(raw) > bound {
 			t.Errorf("%s: a plan of %d bytes, %v; want at most %d", name, len(raw), err, bound)
 		}
 	}
-	if len(action.Names()) != 6 {
-		t.Errorf("these are bounded, others are not: %v", action.Names())
+	for _, name := range action.Names() {
+		if _, bounded := bounds[name]; !bounded {
+			t.Errorf("nothing bounds the plan of %s", name)
+		}
 	}
 }
 

@@ -12,11 +12,12 @@ func TestNetshCommands(t *testing.T) {
 	for _, argv := range netshAdd("a-1", netip.MustParsePrefix("198.51.100.2/32")) {
 		got = append(got, strings.Join(argv, " "))
 	}
-	got = append(got, strings.Join(netshShow("a-1"), " "))
+	got = append(got, strings.Join(netshShow("a-1"), " "), strings.Join(netshDelete("a-1", netip.MustParsePrefix("198.51.100.2/32")), " "))
 	want := []string{
 		"netsh advfirewall firewall add rule name=riposte-a-1 dir=in action=block remoteip=198.51.100.2",
 		"netsh advfirewall firewall add rule name=riposte-a-1 dir=out action=block remoteip=198.51.100.2",
 		"netsh advfirewall firewall show rule name=riposte-a-1",
+		"netsh advfirewall firewall delete rule name=riposte-a-1 remoteip=198.51.100.2",
 	}
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
 		t.Errorf("got\n%s\nwant\n%s", g, w)
