@@ -37,6 +37,8 @@ func (a *audit) readStream(ctx context.Context) error {
 		switch {
 		case pending || undelivered:
 			a.bringBack(alerts)
+		case !known && m.Values["reopened"] != nil:
+			return nil // another group's, or its entry has expired: there was nothing to do here
 		case !known && a.now.Sub(stream.Delivery{StreamID: m.ID}.When()) > a.cfg.Retention:
 			expired++
 			return nil
@@ -67,6 +69,9 @@ func (a *audit) readStream(ctx context.Context) error {
 func (a *audit) under(m redis.XMessage) []stream.AlertID {
 	text := func(name string) string { s, _ := m.Values[name].(string); return s }
 	d := stream.Delivery{StreamID: m.ID, Raw: []byte(text("alert")), GivenID: text("id"), Problem: text("error")}
+	if m.Values["reopened"] != nil {
+		return []stream.AlertID{stream.AlertID(d.GivenID), stream.EntryID(m.ID)}
+	}
 	alert, id, err := d.Alert()
 	if err != nil {
 		return []stream.AlertID{stream.EntryID(m.ID)}

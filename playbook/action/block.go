@@ -24,7 +24,7 @@ const sourceIP = "alert.source_ip"
 // BlockSpec is the `with` block of block_ip.
 type BlockSpec struct {
 	// Address is a single IPv4 or IPv6 address, or alert.source_ip, the default.
-	Address string `yaml:"address"`
+	Address string `yaml:"address" template:"yes"`
 	// TTL is how long the block stands: whole seconds, 1 s to 24 h, default 1 h.
 	TTL time.Duration `yaml:"ttl"`
 	// Backend is nftables, iptables or netsh; the default is nftables, on Windows netsh.
