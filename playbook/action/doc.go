@@ -43,6 +43,25 @@
 // that is stopped, by suspend_process say, is given no grace: SIGTERM would reach it only
 // when it runs again.
 //
+// With target parent all of this is done to the process that started the alert's, by
+// process.parent of the alert.
+//
+// With tree all descendants are ended too, and nobody gets a grace. The root is stopped, so
+// that it starts no more, then its children are looked for, held, checked and stopped, and
+// theirs, until a look at all processes finds nobody new. If one of them is protected, or
+// its identity cannot be read, those that were stopped here are resumed, those that had been
+// stopped before are not, and all is refused. Then all are killed, children before their
+// parents and the root last: should the responder die on the way, its successor finds the
+// rest from the root, and goes on. A tree is in place when its root has gone. So:
+//
+//   - What has left the tree is not found: a process whose parent has exited belongs to init,
+//     or to a subreaper, and nothing tells whose it was. The same goes for all of the tree
+//     where the root is gone when the alert comes.
+//   - A tree of more than 4096 processes is refused.
+//   - A responder that dies between the stop and the kill leaves the tree stopped until a
+//     successor is there; one that refuses then, because a protected process came to it,
+//     leaves those stopped that it found so.
+//
 // # block_ip
 //
 // An address is dropped as a source of what comes in and as a destination of what goes

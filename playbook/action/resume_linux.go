@@ -59,7 +59,7 @@ func (r *ResumeProcess) Apply(ctx context.Context, env Env) (Receipt, error) {
 	case err != nil:
 		return Receipt{}, fmt.Errorf("%s: %w", r.Describe(), err)
 	}
-	_, gone, err = target.settle(ctx, int(r.PID), func(now threads) bool { return now.held() == 0 })
+	_, gone, err = target.settle(ctx, int(r.PID), stopWait, func(now threads) bool { return now.held() == 0 })
 	switch {
 	case err != nil:
 		return Receipt{}, fmt.Errorf("%s: sent SIGCONT, then: %w", r.Describe(), err)

@@ -19,6 +19,9 @@ func TestSpecs(t *testing.T) {
 		{"terminate_process", "", ""},
 		{"terminate_process", "grace: 0s", ""},
 		{"terminate_process", "grace: 60s", ""},
+		{"terminate_process", "tree: true\ntarget: parent", ""},
+		{"terminate_process", "tree: 1", "cannot unmarshal"},
+		{"terminate_process", "target: tree", "target: "},
 		{"terminate_process", "grace: 61s", "grace: "},
 		{"terminate_process", "grace: -1s", "grace: "},
 		{"terminate_process", "grace: 5", "cannot unmarshal"}, // not 5 ns

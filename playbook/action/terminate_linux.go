@@ -24,7 +24,10 @@ func (t *TerminateProcess) Probe(ctx context.Context, env Env) (Receipt, bool, e
 	if gone {
 		return t.receipt(AlreadyGone, "had exited before"), true, nil
 	}
-	return Receipt{}, false, target.close()
+	if t.Tree {
+		err = t.survey(ctx, env, target)
+	}
+	return Receipt{}, false, errors.Join(err, target.close())
 }
 
 // Apply implements Effect.
@@ -40,7 +43,11 @@ func (t *TerminateProcess) Apply(ctx context.Context, env Env) (Receipt, error) 
 	if err := ctx.Err(); err != nil {
 		return Receipt{}, fmt.Errorf("%s: not begun: %w", t.Describe(), err)
 	}
-	r, err := t.end(ctx, target)
+	end := t.end
+	if t.Tree {
+		end = func(ctx context.Context, target pidfd) (Receipt, error) { return t.fell(ctx, env, target) }
+	}
+	r, err := end(ctx, target)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%s: %w", t.Describe(), err)
 	}

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(helperEnv) {
 	case "leader-exit":
 		exitFirstThread()
+	case "vfork":
+		waitInVfork()
 	case "threads":
 		runThreads()
 	case "apply":
@@ -400,6 +402,20 @@ func TestTerminateForeignProc(t *testing.T) {
 type closed struct{ action.Guard }
 
 func (closed) Process(proc.Stat) error { return action.Refuse("closed") }
+
+func TestTerminateTakes(t *testing.T) {
+	for _, c := range []struct {
+		tree bool
+		want time.Duration
+	}{{false, 7 * time.Second}, {true, 0}} {
+		spec := &action.TerminateSpec{Grace: 7 * time.Second, Target: "process", Tree: c.tree}
+		pid := int64(7)
+		e := spec.Resolve(&stream.Alert{ActionablePID: &pid}, action.Seen{}).(*action.TerminateProcess)
+		if spec.Takes() != c.want || time.Duration(e.Grace) != c.want || e.Tree != c.tree {
+			t.Errorf("tree %t: takes %s, planned %+v", c.tree, spec.Takes(), e)
+		}
+	}
+}
 
 func TestTerminateResolve(t *testing.T) {
 	seen := action.Seen{From: time.Unix(100, 0).UTC(), Until: time.Unix(101, 0).UTC()}

@@ -81,13 +81,13 @@ func (fd pidfd) threads(pid int) (now threads, gone bool, err error) {
 }
 
 // settle waits until the threads of the process are as wanted, or none is left. It is an
-// error if they are not within stopWait.
-func (fd pidfd) settle(ctx context.Context, pid int, want func(threads) bool) (now threads, gone bool, err error) {
-	deadline := time.Now().Add(stopWait)
+// error if they are not within the time given; now is then what was seen last.
+func (fd pidfd) settle(ctx context.Context, pid int, within time.Duration, want func(threads) bool) (now threads, gone bool, err error) {
+	deadline := time.Now().Add(within)
 	for pause := time.Duration(0); ; pause = min(pause+time.Millisecond, pollSlice) {
 		cut := ctx.Err()
 		if cut == nil && time.Now().After(deadline) {
-			cut = fmt.Errorf("waited %s", stopWait)
+			cut = fmt.Errorf("waited %s", within)
 		}
 		now, gone, err := fd.threads(pid)
 		if gone || err != nil || want(now) {
@@ -111,9 +111,47 @@ func (fd pidfd) stop(ctx context.Context, pid int) (now threads, gone bool, err 
 	case err != nil:
 		return threads{}, false, err
 	}
-	now, gone, err = fd.settle(ctx, pid, threads.still)
+	now, gone, err = fd.halt(ctx, pid, stopWait)
 	if err != nil {
 		return now, gone, fmt.Errorf("sent SIGSTOP, then: %w", err)
 	}
 	return now, gone, nil
+}
+
+// nudgeAfter is how long one signal may take to stop all threads.
+const nudgeAfter = 50 * time.Millisecond
+
+// halt waits for a process that was sent SIGSTOP until no thread runs. The kernel gives a
+// signal to one thread, which stops the others; if that one waits in vfork(2), say, where no
+// signal reaches it, the others would run on. Then each of them gets one of its own.
+func (fd pidfd) halt(ctx context.Context, pid int, within time.Duration) (now threads, gone bool, err error) {
+	now, gone, err = fd.settle(ctx, pid, min(within, nudgeAfter), threads.still)
+	if err == nil || ctx.Err() != nil {
+		return now, gone, err
+	}
+	if now.waiting > 0 && now.running > 0 {
+		if err := nudge(pid); err != nil {
+			return now, false, err
+		}
+	}
+	return fd.settle(ctx, pid, within-nudgeAfter, threads.still)
+}
+
+// nudge sends SIGSTOP to each thread but the first: a process that is another's by now has
+// hardly a thread of the same number as well.
+func nudge(pid int) error {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return fmt.Errorf("threads of PID %d: %w", pid, err)
+	}
+	for _, task := range tasks {
+		tid, err := strconv.Atoi(task.Name())
+		if err != nil || tid == pid {
+			continue
+		}
+		if err := unix.Tgkill(pid, tid, unix.SIGSTOP); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("SIGSTOP of thread %d of PID %d: %w", tid, pid, err)
+		}
+	}
+	return nil
 }
