@@ -21,6 +21,13 @@ const (
 // sourceIP is the address of a BlockSpec that means the alert's own.
 const sourceIP = "alert.source_ip"
 
+// What blocks take turns at: the addresses, and a firewall in which a change takes several
+// calls.
+const (
+	addressTarget  = "address/"
+	firewallTarget = "firewall/iptables"
+)
+
 // BlockSpec is the `with` block of block_ip.
 type BlockSpec struct {
 	// Address is a single IPv4 or IPv6 address, or alert.source_ip, the default.
@@ -105,9 +112,9 @@ func (b *BlockIP) Targets() []string {
 	if addr, err := parseAddress(address); err == nil {
 		address = addr.String()
 	}
-	targets := []string{"address/" + address}
+	targets := []string{addressTarget + address}
 	if b.Backend == IPTables {
-		targets = append(targets, "firewall/iptables")
+		targets = append(targets, firewallTarget)
 	}
 	return targets
 }
@@ -213,6 +220,8 @@ type firewall interface {
 	// shorten makes an entry end after s.Left, under the name of s.AlertID. It removes it
 	// where s is the zero value, and does nothing where there is none.
 	shorten(ctx context.Context, what netip.Prefix, s standing) error
+	// survey is standing, for one who asks about many addresses at about the same time.
+	survey(ctx context.Context) (survey, error)
 }
 
 // standing is a block in force. Its zero value is none.
@@ -275,7 +284,7 @@ func (b *BlockIP) prepare(env Env) (netip.Prefix, firewall, error) {
 	if !validTTL(time.Duration(b.TTL)) {
 		return what, nil, Refuse("a block for %s is not a whole number of seconds within 1s to %s", b.TTL, Duration(maxTTL))
 	}
-	if err := env.Guard.Address(addr); err != nil {
+	if err := guarded(env.Guard, what); err != nil {
 		return what, nil, err
 	}
 	fw, err := newFirewall(b.Backend, env)
@@ -291,7 +300,10 @@ func text(what netip.Prefix) string {
 }
 
 // blockTarget is what blocks of the same addresses take turns at.
-func blockTarget(what netip.Prefix) string { return "address/" + text(what) }
+func blockTarget(what netip.Prefix) string { return addressTarget + text(what) }
+
+// guarded asks the guard about addresses that are to be blocked.
+func guarded(guard Guard, what netip.Prefix) error { return guard.Address(what.Addr()) }
 
 // parseAddress accepts one address in its usual form and nothing else. An IPv4 address
 // written as IPv6 is the IPv4 address: that is what the packets carry.

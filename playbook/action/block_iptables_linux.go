@@ -149,6 +149,22 @@ func (t iptables) block(ctx context.Context, what netip.Prefix, s standing) erro
 	return nil
 }
 
+// survey lists the rules of each family once, when it is first asked about.
+func (t iptables) survey(context.Context) (survey, error) {
+	sets := make(map[string]*ipRuleset)
+	return func(ctx context.Context, what netip.Prefix) (standing, error) {
+		tool := toolOf(what)
+		if sets[tool] == nil {
+			set, err := t.list(ctx, tool)
+			if err != nil {
+				return standing{}, err
+			}
+			sets[tool] = &set
+		}
+		return sets[tool].standing(what, time.Now()), nil
+	}, nil
+}
+
 func (t iptables) entry(ctx context.Context, what netip.Prefix) (standing, error) {
 	set, err := t.list(ctx, toolOf(what))
 	in, out := set.longest("-s", what, time.Now()), set.longest("-d", what, time.Now())

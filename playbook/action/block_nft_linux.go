@@ -204,6 +204,42 @@ func (n nft) block(ctx context.Context, what netip.Prefix, s standing) error {
 	return nil
 }
 
+// survey lists the sets.
+func (n nft) survey(ctx context.Context) (survey, error) {
+	conn, err := n.open(netlinkDeadline(ctx))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.CloseLasting()
+	t := newNFTTable()
+	all := make(map[netip.Prefix]standing)
+	lookup := func(_ context.Context, what netip.Prefix) (standing, error) { return all[what], nil }
+	if asleep, err := t.dormant(conn); err != nil || asleep {
+		return lookup, err
+	}
+	if whole, err := t.whole(conn); err != nil || !whole {
+		return lookup, err
+	}
+	for _, set := range []*nftables.Set{t.blocked4, t.blocked6} {
+		elements, err := conn.GetSetElements(set)
+		if err != nil {
+			return nil, fmt.Errorf("list nftables set %s: %w", set.Name, needsNetAdmin(err))
+		}
+		for _, e := range elements {
+			addr, ok := netip.AddrFromSlice(e.Key)
+			if !ok {
+				continue
+			}
+			s := standing{e.Comment, e.Timeout, e.Expires}
+			if e.Timeout == 0 { // an operator's, without end
+				s.Made, s.Left = forever, forever
+			}
+			all[netip.PrefixFrom(addr, addr.BitLen())] = s
+		}
+	}
+	return lookup, nil
+}
+
 func (n nft) entry(ctx context.Context, what netip.Prefix) (standing, error) {
 	return newNFTTable().element(netlinkDeadline(ctx), what)
 }

@@ -56,6 +56,8 @@ func (n netsh) shorten(ctx context.Context, what netip.Prefix, s standing) error
 	return nil
 }
 
+func (n netsh) survey(context.Context) (survey, error) { return n.standing, nil }
+
 func noSuchRule(err error) bool {
 	failed := (*toolError)(nil)
 	return errors.As(err, &failed) && failed.exit == 1

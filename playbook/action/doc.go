@@ -76,6 +76,11 @@
 // blocked if that was made for this alert, already_blocked if for another. A claim alone is
 // not a block, and a block without a claim would go when somebody else's is taken back.
 //
+// Reassert puts back what claims ask for and the firewall lacks, with the time that is left:
+// a responder that enforces calls it at its start and every half minute. So a block outlives
+// a reboot and a flushed firewall, with a gap; and one that was taken back, or was never
+// seen to stand, does not come back.
+//
 // A target keeps a thousand claims, those that stand longest: more only tell that it is
 // flooded.
 //

@@ -1,0 +1,156 @@
+package action_test
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"riposte/playbook/action"
+	"riposte/playbook/gate"
+	"riposte/playbook/guard"
+)
+
+func (s *site) reassert(want int) {
+	s.t.Helper()
+	if n, err := action.Reassert(s.t.Context(), s.gate, &guard.Floor{}); n != want || err != nil {
+		s.t.Errorf("put back %d, %v; want %d", n, err, want)
+	}
+}
+
+// TestReassert loses the firewall, as a reboot does, and what a reboot leaves of the gate.
+func TestReassert(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for _, backend := range backends {
+		t.Run(backend, func(t *testing.T) {
+			needFirewalls(t)
+			dir := t.TempDir()
+			s := openSite(t, dir)
+			s.reassert(0)
+			const one, two, six = "198.51.100.2", "198.51.100.3", "2001:db8::2"
+			s.apply(block(backend, one, time.Hour), "a", action.Blocked)
+			s.apply(block(backend, one, 2*time.Hour), "b", action.Blocked)
+			s.apply(block(backend, two, time.Hour), "c", action.Blocked)
+			s.undo(block(backend, two, time.Hour), "c")
+			s.apply(block(backend, six, 3*time.Hour), "d", action.Blocked)
+			whole := stripTimes(dump(t, backend))
+			s.reassert(0)
+			if again := stripTimes(dump(t, backend)); again != whole {
+				t.Errorf("changed by nothing:\n%s\nbefore:\n%s", again, whole)
+			}
+
+			command(t, "nft", "flush", "ruleset")
+			if err := os.RemoveAll(filepath.Join(dir, "run")); err != nil {
+				t.Fatal(err)
+			}
+			s = openSite(t, dir)
+			s.reassert(2)
+			stands(t, backend, one, "b", 2*time.Hour)
+			stands(t, backend, two, "", 0)
+			stands(t, backend, six, "d", 3*time.Hour)
+			s.reassert(0)
+			// What is left can be undone like any other.
+			s.undo(block(backend, one, 2*time.Hour), "b")
+			stands(t, backend, one, "a", time.Hour)
+
+			// The claim says how much is left, and what is over is forgotten.
+			s.inside(block(backend, one, time.Hour), "a", func(env action.Env) {
+				for _, c := range []action.Claim{
+					{Key: "a", AlertID: "a", Until: time.Now().Add(10 * time.Minute)},
+					{Key: "over", AlertID: "over", Until: time.Now().Add(time.Second)},
+					{Key: "begun", AlertID: "begun", Until: time.Now().Add(time.Hour), Begun: true},
+					{Key: stepOf("a"), AlertID: "a", Until: time.Now().Add(5 * time.Minute)},
+				} {
+					c.Backend, c.Made = backend, action.Duration(time.Hour)
+					if err := env.Claims.Put("address/"+one, c); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			command(t, "nft", "flush", "ruleset")
+			s.reassert(2)
+			stands(t, backend, one, "a", 10*time.Minute)
+			until(t, "its time is over", func() bool {
+				s.reassert(0)
+				return s.claimed("address/"+one) == "a begun? a"
+			})
+
+			// Somebody has it in hand.
+			command(t, "nft", "flush", "ruleset")
+			s.inside(block(backend, one, time.Hour), "e", func(action.Env) {
+				command(t, "nft", "flush", "ruleset")
+				want := 1 // the other address
+				if backend == action.IPTables {
+					want = 0 // and the whole firewall
+				}
+				s.reassert(want)
+				stands(t, backend, one, "", 0)
+			})
+			s.reassert(2 - map[string]int{action.NFTables: 1}[backend])
+			stands(t, backend, one, "a", 10*time.Minute)
+
+			// By now it is protected.
+			command(t, "nft", "flush", "ruleset")
+			own := &guard.Floor{RedisPeers: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr(one)} }}
+			if n, err := action.Reassert(t.Context(), s.gate, own); n != 1 || err == nil || !strings.Contains(err.Error(), one+" is a Redis server") {
+				t.Errorf("put back %d, %v", n, err)
+			}
+			stands(t, backend, one, "", 0)
+		})
+	}
+}
+
+// TestReassertPasses looks at packets, and at rules that somebody has flushed under the set.
+func TestReassertPasses(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	needFirewalls(t)
+	w := newWire(t, "198.51.100.1", "198.51.100.2", "198.51.100.3")
+	s := newSite(t)
+	s.apply(block(action.NFTables, "198.51.100.2", time.Hour), "a", action.Blocked)
+	for _, flush := range []string{"flush ruleset", "flush chain inet riposte input", "delete element inet riposte blocked4 { 198.51.100.2 }"} {
+		command(t, "nft", flush)
+		s.reassert(1)
+		w.expect(true)
+	}
+}
+
+// TestReassertAtOnce has several replicas do it.
+func TestReassertAtOnce(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	needFirewalls(t)
+	dir := t.TempDir()
+	s := openSite(t, dir)
+	s.apply(block(action.NFTables, "198.51.100.2", time.Hour), "a", action.Blocked)
+	command(t, "nft", "flush", "ruleset")
+	done := make(chan int)
+	for range 4 {
+		g, err := gate.Open(filepath.Join(dir, "run"), filepath.Join(dir, "state"), "another", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		go func() {
+			n, err := action.Reassert(t.Context(), g, &guard.Floor{})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- n
+		}()
+	}
+	total := 0
+	for range 4 {
+		total += <-done
+	}
+	if total != 1 {
+		t.Errorf("put back %d times", total)
+	}
+	stands(t, action.NFTables, "198.51.100.2", "a", time.Hour)
+}
