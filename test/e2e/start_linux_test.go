@@ -77,7 +77,7 @@ func TestUsage(t *testing.T) {
 		args, want string
 		env        []string
 	}{
-		{args: "responder --mode kill", want: "want one of observe, enforce"},
+		{args: "responder --mode kill", want: "want one of observe, approve, enforce"},
 		{args: "responder", env: []string{"RIPOSTE_MODE=kill"}, want: "RIPOSTE_MODE"},
 		{args: "responder --concurrency many", want: "many"},
 		{args: "responder --concurrency -1", want: "want 1 to 4096"},
