@@ -5,8 +5,9 @@ type Capability string
 
 // The capabilities that actions need. Other systems know none of them.
 const (
-	CapKill      Capability = "CAP_KILL"       // signal other users' processes
-	CapNetAdmin  Capability = "CAP_NET_ADMIN"  // change the firewall
-	CapNetRaw    Capability = "CAP_NET_RAW"    // change it by iptables, which opens a raw socket
-	CapSysPtrace Capability = "CAP_SYS_PTRACE" // read the executable of other users' processes
+	CapDACReadSearch Capability = "CAP_DAC_READ_SEARCH" // read other users' files
+	CapKill          Capability = "CAP_KILL"            // signal other users' processes
+	CapNetAdmin      Capability = "CAP_NET_ADMIN"       // change the firewall
+	CapNetRaw        Capability = "CAP_NET_RAW"         // change it by iptables, which opens a raw socket
+	CapSysPtrace     Capability = "CAP_SYS_PTRACE"      // read the executable of other users' processes
 )

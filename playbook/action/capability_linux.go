@@ -7,10 +7,11 @@ import (
 )
 
 var capabilityBits = map[Capability]uintptr{
-	CapKill:      unix.CAP_KILL,
-	CapNetAdmin:  unix.CAP_NET_ADMIN,
-	CapNetRaw:    unix.CAP_NET_RAW,
-	CapSysPtrace: unix.CAP_SYS_PTRACE,
+	CapDACReadSearch: unix.CAP_DAC_READ_SEARCH,
+	CapKill:          unix.CAP_KILL,
+	CapNetAdmin:      unix.CAP_NET_ADMIN,
+	CapNetRaw:        unix.CAP_NET_RAW,
+	CapSysPtrace:     unix.CAP_SYS_PTRACE,
 }
 
 // Missing are those of the needed capabilities that this process does not have in its

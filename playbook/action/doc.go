@@ -100,6 +100,19 @@
 // successor sees what is to be done. The guard is not asked, for what it protects is better
 // not blocked.
 //
+// # collect_evidence
+//
+// One file with what /proc says of a process, its executable, and a manifest with the sums of
+// all of it. It is named by the step's key, written under another name, synced, and renamed
+// when it is whole: so it is in place where it can be read to its end, and a later step may
+// end the process. It is in place as well where the process has gone.
+//
+// What is read by a number is the process's only if that still lives afterwards, which its
+// pidfd tells after each part; what cannot be proven so is left out. The executable is opened
+// first and stays what it was. Reading changes nothing, so the guard is not asked: a
+// protected process may be looked at. Secrets are taken out of the environment, as far as they
+// are called so, and of nothing else. Nothing is ever removed.
+//
 // # log
 //
 // One line of JSON an alert, appended in one write. A repetition writes the same key again.

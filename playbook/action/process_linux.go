@@ -24,6 +24,16 @@ const startTolerance = 20 * time.Millisecond
 // on; otherwise, and without an error, the caller closes the descriptor. Only for a process
 // that is exiting does it wait.
 func (t Process) hold(ctx context.Context, env Env) (target pidfd, gone bool, err error) {
+	return t.open(ctx, env, env.Guard.Process)
+}
+
+// look is hold without the guard, for who only reads: the floor is under what is done to a
+// process, not under what is known of it.
+func (t Process) look(ctx context.Context, env Env) (target pidfd, gone bool, err error) {
+	return t.open(ctx, env, func(proc.Stat) error { return nil })
+}
+
+func (t Process) open(ctx context.Context, env Env, allowed func(proc.Stat) error) (target pidfd, gone bool, err error) {
 	if err := t.contradiction(); err != nil {
 		return -1, false, err
 	}
@@ -40,7 +50,7 @@ func (t Process) hold(ctx context.Context, env Env) (target pidfd, gone bool, er
 		return -1, false, fmt.Errorf("pidfd_open of PID %d (needs Linux 5.3): %w", t.PID, err)
 	}
 	target = pidfd(fd)
-	verdict := t.verify(env)
+	verdict := t.verify(env, allowed)
 	leaving := verdict != nil && exiting(int(t.PID))
 	gone, err = target.exited(0)
 	if leaving && !gone && err == nil {
@@ -99,8 +109,8 @@ func (t Process) elsewhere() error {
 	return nil
 }
 
-// verify compares the process with the alert and then asks the guard.
-func (t Process) verify(env Env) error {
+// verify compares the process with the alert and then asks whether it may be acted on.
+func (t Process) verify(env Env, allowed func(proc.Stat) error) error {
 	st, err := proc.ReadStat(int(t.PID))
 	if err != nil {
 		return Refuse("the identity of PID %d cannot be read: %v", t.PID, err)
@@ -122,7 +132,7 @@ func (t Process) verify(env Env) error {
 			return Refuse("PID %d belongs to user %d; with --own-uid only processes of user %d are acted on", t.PID, uid, own)
 		}
 	}
-	return env.Guard.Process(st)
+	return allowed(st)
 }
 
 // plausible stands in for the start ticks that a foreign detector does not know: the

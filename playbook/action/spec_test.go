@@ -52,6 +52,14 @@ func TestSpecs(t *testing.T) {
 		{"unblock_ip", "address: somewhere", "address: "},
 		{"unblock_ip", "backend: pf", "backend: "},
 		{"unblock_ip", "ttl: 1h", "unknown field"},
+		{"collect_evidence", "", ""},
+		{"collect_evidence", "max_size: 1MiB", ""},
+		{"collect_evidence", "max_size: 1GiB", ""},
+		{"collect_evidence", "max_size: 1025MiB", "max_size: "},
+		{"collect_evidence", "max_size: 1023KiB", "max_size: "},
+		{"collect_evidence", "max_size: 64", "want a whole number and a unit"}, // not 64 bytes
+		{"collect_evidence", "max_size: 64MB", "want a whole number and a unit"},
+		{"collect_evidence", "keep: 1h", "unknown field"},
 		{"log", "", ""},
 		{"log", "path: relative/path", "path: "},
 	} {
@@ -80,6 +88,7 @@ func TestCapabilities(t *testing.T) {
 		"resume_process":    `["CAP_KILL","CAP_SYS_PTRACE"] null`,
 		"block_ip":          `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
 		"unblock_ip":        `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
+		"collect_evidence":  `["CAP_SYS_PTRACE","CAP_DAC_READ_SEARCH"] null`,
 		"log":               `null null`,
 	} {
 		kind, _ := action.Lookup(name)
@@ -151,10 +160,10 @@ func TestPlanBounds(t *testing.T) {
 		"run_script":        100 << 10, // two paths and a command line
 		"block_ip":          2 << 10,
 		"unblock_ip":        2 << 10,
+		"collect_evidence":  28 << 10, // a path
 		"log":               16 << 10,
 	}
 	for name, bound := range bounds {
-
 		kind, _ := action.Lookup(name)
 		raw, err := json.Marshal(kind.Spec().Resolve(alert, action.Seen{}))
 		if err != nil || len(raw) > bound {

@@ -25,12 +25,12 @@ const (
 // tree is a process and all that descends from it, each held by a descriptor.
 type tree struct {
 	env     Env
-	members []*member      // the root first, and each after its parent
+	members []*relative      // the root first, and each after its parent
 	seen    map[int]uint64 // start ticks of whoever was looked at, by PID; the dead included
 	killing bool           // some are dead already
 }
 
-type member struct {
+type relative struct {
 	pid   int
 	fd    pidfd
 	asked bool // to stop, or was found stopped
@@ -38,7 +38,7 @@ type member struct {
 }
 
 func newTree(env Env, pid int64, root pidfd) *tree {
-	return &tree{env: env, members: []*member{{pid: int(pid), fd: root}}, seen: map[int]uint64{}}
+	return &tree{env: env, members: []*relative{{pid: int(pid), fd: root}}, seen: map[int]uint64{}}
 }
 
 // survey asks about all descendants of a process, without touching any. It refuses what fell
@@ -95,7 +95,7 @@ func (t *tree) gather(ctx context.Context) error {
 
 // stop stops those who were not asked yet: first all are signalled, then they are waited for.
 func (t *tree) stop(ctx context.Context) error {
-	var asked []*member
+	var asked []*relative
 	for _, m := range t.members {
 		if m.asked {
 			continue
@@ -123,7 +123,7 @@ func (t *tree) stop(ctx context.Context) error {
 
 // grow takes in the descendants that are not members yet. news says that there was anybody
 // whom no look before has seen, even if he has gone meanwhile: he may have left a child to
-// another member.
+// another relative.
 func (t *tree) grow(ctx context.Context) (news bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, fmt.Errorf("stopped looking for descendants: %w", err)
@@ -144,7 +144,7 @@ func (t *tree) grow(ctx context.Context) (news bool, err error) {
 	return news, nil
 }
 
-// take makes a member of a process, once it is held and its parent is certain.
+// take makes a relative of a process, once it is held and its parent is certain.
 func (t *tree) take(ctx context.Context, st proc.Stat) error {
 	fd, gone, err := Process{PID: int64(st.PID), StartTicks: st.StartTicks}.hold(ctx, t.env)
 	if gone {
@@ -160,14 +160,14 @@ func (t *tree) take(ctx context.Context, st proc.Stat) error {
 	if err != nil || !mine {
 		return errors.Join(err, fd.close())
 	}
-	t.members = append(t.members, &member{pid: st.PID, fd: fd})
+	t.members = append(t.members, &relative{pid: st.PID, fd: fd})
 	if len(t.members) > maxTree {
 		return Refuse("it has more than %d members", maxTree)
 	}
 	return nil
 }
 
-// mine says that the parent of a process is a member. That is certain where both are still
+// mine says that the parent of a process is a relative. That is certain where both are still
 // there after it was read: their PIDs were then nobody else's.
 func (t *tree) mine(pid int, fd pidfd) (bool, error) {
 	st, err := proc.ReadStat(pid)
@@ -228,7 +228,7 @@ func (t *tree) descendants() ([]proc.Stat, error) {
 }
 
 // kill kills members, the last first, and waits until all have gone.
-func (t *tree) kill(ctx context.Context, members []*member) error {
+func (t *tree) kill(ctx context.Context, members []*relative) error {
 	for _, m := range slices.Backward(members) {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("all are stopped, but PID %d is not killed yet: %w", m.pid, err)
@@ -269,7 +269,7 @@ func (t *tree) giveUp(err error) error {
 	return err
 }
 
-// refusal says that what was refused for one member is refused for all.
+// refusal says that what was refused for one relative is refused for all.
 func (t *tree) refusal(err error) error {
 	reason, refused := Reason(err)
 	switch {
