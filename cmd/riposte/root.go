@@ -62,6 +62,7 @@ func (a *app) commands() []*cobra.Command {
 		newUndoCmd(a),
 		newExplainCmd(a),
 		newPlaybooksCmd(a),
+		newSchemaCmd(a),
 		newCheckCmd(a),
 		newVersionCmd(a),
 	}
