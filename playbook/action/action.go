@@ -151,6 +151,8 @@ var kinds = []Kind{
 	{"block_ip", Verifiable, true, func() Spec { return newBlockSpec() }, func() Effect { return new(BlockIP) }},
 	{"collect_evidence", Idempotent, true, func() Spec { return newEvidenceSpec() }, func() Effect { return new(CollectEvidence) }},
 	{"log", Idempotent, false, func() Spec { return new(LogSpec) }, func() Effect { return new(Log) }},
+	{"quarantine_file", Verifiable, true, func() Spec { return newQuarantineSpec() }, func() Effect { return new(QuarantineFile) }},
+	{"restore_file", Verifiable, true, func() Spec { return newRestoreSpec() }, func() Effect { return new(RestoreFile) }},
 	{"resume_process", Verifiable, true, func() Spec { return newResumeSpec() }, func() Effect { return new(ResumeProcess) }},
 	{"run_script", AtMostOnce, false, func() Spec { return new(ScriptSpec) }, func() Effect { return new(RunScript) }},
 	{"suspend_process", Verifiable, true, func() Spec { return newSuspendSpec() }, func() Effect { return new(SuspendProcess) }},

@@ -10,4 +10,8 @@ const (
 	CapNetAdmin      Capability = "CAP_NET_ADMIN"       // change the firewall
 	CapNetRaw        Capability = "CAP_NET_RAW"         // change it by iptables, which opens a raw socket
 	CapSysPtrace     Capability = "CAP_SYS_PTRACE"      // read the executable of other users' processes
+	CapChown         Capability = "CAP_CHOWN"           // give a file back to its owner
+	CapDACOverride   Capability = "CAP_DAC_OVERRIDE"    // read and unlink other users' files
+	CapFowner        Capability = "CAP_FOWNER"          // unlink them in sticky folders, such as /tmp
+	CapFsetid        Capability = "CAP_FSETID"          // give a file its setgid bit back
 )

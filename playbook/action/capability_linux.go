@@ -12,6 +12,10 @@ var capabilityBits = map[Capability]uintptr{
 	CapNetAdmin:      unix.CAP_NET_ADMIN,
 	CapNetRaw:        unix.CAP_NET_RAW,
 	CapSysPtrace:     unix.CAP_SYS_PTRACE,
+	CapChown:         unix.CAP_CHOWN,
+	CapDACOverride:   unix.CAP_DAC_OVERRIDE,
+	CapFowner:        unix.CAP_FOWNER,
+	CapFsetid:        unix.CAP_FSETID,
 }
 
 // Missing are those of the needed capabilities that this process does not have in its

@@ -112,6 +112,37 @@
 // first and stays what it was. Reading changes nothing, so the guard is not asked: a
 // protected process may be looked at. Secrets are taken out of the environment, as far as they
 // are called so, and of nothing else. Nothing is ever removed.
+// # quarantine_file and restore_file
+//
+// A file is copied into STATE/vault/SHA-256 of the step's key, as `content`, which nobody can
+// run, beside `manifest.json`, which says where it was, whose, since when and by which alert;
+// and only when both are on the disk, the file is unlinked. A responder that dies before that
+// has done nothing, and one that dies between the two is taken up there. In place is what has
+// its manifest and is not at its path any more, neither that inode nor that content; and what
+// was never there is already_gone.
+//
+// Nothing on the way to the file may be a symbolic link, and what is read and unlinked is held
+// by a descriptor. Whoever may write to its folder can still put another file in its place at
+// the last moment, but only one that he could remove as well. Refused are: what is no regular
+// file; what has more than 1 GiB, or not the SHA-256 asked for; root's own files in /usr, /bin,
+// /sbin, /lib*, /etc and /boot; what a protected process runs; Riposte and its folders; and what
+// is on a FUSE file system, which may never answer, or on one of the kernel's.
+//
+// Where the path is that of the alert's executable, and its process lives, what the process runs
+// is what is meant. If that was deleted, or never had a path, as with memfd_create(2), its
+// content is taken from the process, and the reason says that nothing was left on the disk; a
+// file that stands at the path by then is left alone. It is refused where the path means another
+// file in the mount namespace of the process. If the process has gone, whatever stands at the
+// path is taken: give the SHA-256 where that matters.
+//
+// A process that runs the file goes on: end it by terminate_process, afterwards. Other names of
+// the file (hard links) stay, and the reason says how many. Extended attributes, such as file
+// capabilities, and access lists are not kept. The vault is never cleaned.
+//
+// restore_file puts the content back under its old name, if nothing else has that, with owner,
+// mode and times, setuid too; then it takes it out of the vault, and leaves the manifest there
+// as restored.json. It is in place when that is done, whatever becomes of the file. The undo of
+// quarantine_file is about what was quarantined of that path for the same alert.
 //
 // # log
 //

@@ -25,7 +25,7 @@ const (
 // tree is a process and all that descends from it, each held by a descriptor.
 type tree struct {
 	env     Env
-	members []*relative      // the root first, and each after its parent
+	members []*relative    // the root first, and each after its parent
 	seen    map[int]uint64 // start ticks of whoever was looked at, by PID; the dead included
 	killing bool           // some are dead already
 }

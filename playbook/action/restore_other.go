@@ -1,0 +1,23 @@
+//go:build !linux
+
+package action
+
+import (
+	"context"
+	"runtime"
+)
+
+// Probe implements Effect. It refuses: only on Linux a file is held on to between the look
+// and the move.
+func (r *RestoreFile) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
+	if err := r.check(); err != nil {
+		return Receipt{}, false, err
+	}
+	return Receipt{}, false, Refuse("restore_file needs Linux; this is %s", runtime.GOOS)
+}
+
+// Apply implements Effect. It refuses as Probe does.
+func (r *RestoreFile) Apply(ctx context.Context, env Env) (Receipt, error) {
+	_, _, err := r.Probe(ctx, env)
+	return Receipt{}, err
+}
