@@ -154,6 +154,7 @@ var kinds = []Kind{
 	{"quarantine_file", Verifiable, true, func() Spec { return newQuarantineSpec() }, func() Effect { return new(QuarantineFile) }},
 	{"restore_file", Verifiable, true, func() Spec { return newRestoreSpec() }, func() Effect { return new(RestoreFile) }},
 	{"resume_process", Verifiable, true, func() Spec { return newResumeSpec() }, func() Effect { return new(ResumeProcess) }},
+	{"notify", Idempotent, false, func() Spec { return new(NotifySpec) }, func() Effect { return new(Notify) }},
 	{"run_script", AtMostOnce, false, func() Spec { return new(ScriptSpec) }, func() Effect { return new(RunScript) }},
 	{"suspend_process", Verifiable, true, func() Spec { return newSuspendSpec() }, func() Effect { return new(SuspendProcess) }},
 	{"terminate_process", Verifiable, true, func() Spec { return newTerminateSpec() }, func() Effect { return new(TerminateProcess) }},

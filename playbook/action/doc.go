@@ -150,6 +150,22 @@
 // A line that was cut short, by a full disk or the death of its writer, stays as it is, and
 // the next one begins on a line of its own.
 //
+// # notify
+//
+// A message to a web server, to Slack, or by email, under the step's key: in the header
+// Idempotency-Key, or as the Message-ID. Whether it was read nobody can see, so it is never in
+// place, and a successor sends it again under the same key. It counts as sent when the server
+// has taken it, and not before.
+//
+// The plan holds where a secret is, never the secret, which is read when a message is sent
+// and taken out of every text that others could read: errors of net/http quote the URL, and
+// servers what they were sent. Certificates are always verified and redirects never followed.
+// What an alert says can neither add a header nor call everybody in a channel, and it cannot
+// keep the message from being sent.
+//
+// Email is written on net/smtp. go-mail, which does more, sets the deadlines of its
+// connection itself, so that a step's timeout would not end it.
+//
 // # run_script
 //
 // A program of the operator's, run at most once: nobody but its author knows what it does,

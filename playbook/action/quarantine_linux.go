@@ -101,7 +101,7 @@ type scene struct {
 	exe     *os.File    // the content, where there is no file any more
 	stat    unix.Stat_t // of exe
 	said    string      // about the process
-	held    *deposit   // in the vault
+	held    *deposit    // in the vault
 	same    bool        // at has the content that is in the vault
 }
 

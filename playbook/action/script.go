@@ -66,25 +66,7 @@ func (s *ScriptSpec) Validate() error {
 
 // Resolve implements Spec. A script can be run about any alert.
 func (s *ScriptSpec) Resolve(a *stream.Alert, seen Seen) Effect {
-	about := About{
-		Host: clip(a.Host, maxField), Source: clip(a.Source, maxField), Level: clip(a.Level, maxField),
-		Title: clip(a.Title, maxTitle), Description: clip(a.Description, maxTitle), Timestamp: clip(a.Timestamp, maxField),
-		SourceIP: clip(a.SourceIP, maxField), RuleID: clip(a.Rule.ID, maxField), RuleName: clip(a.Rule.Name, maxField),
-	}
-	if pid, ok := a.PID(); ok {
-		about.PID = &pid
-	}
-	if a.Process != nil {
-		p := *a.Process
-		p.BootID, p.Name, p.Exe, p.Cmdline = clip(p.BootID, maxBootID), clip(p.Name, maxField), clip(p.Exe, maxPath), clip(p.Cmdline, maxPath)
-		if p.Parent != nil {
-			parent := *p.Parent
-			parent.Name, parent.Exe = clip(parent.Name, maxField), clip(parent.Exe, maxPath)
-			p.Parent = &parent
-		}
-		about.Process = &p
-	}
-	return &RunScript{Argv: s.Argv, Env: s.Env, About: about}
+	return &RunScript{Argv: s.Argv, Env: s.Env, About: about(a)}
 }
 
 // Capabilities implements Spec. What the script needs only its author knows.
@@ -95,21 +77,6 @@ type RunScript struct {
 	Argv  []string          `json:"argv"`
 	Env   map[string]string `json:"env,omitempty"`
 	About About             `json:"about"`
-}
-
-// About is what a script is told of an alert, with every text bounded.
-type About struct {
-	Host        string          `json:"host,omitempty"` // empty: the host in Env.Key
-	Source      string          `json:"source,omitempty"`
-	Level       string          `json:"level,omitempty"`
-	Title       string          `json:"title,omitempty"`
-	Description string          `json:"description,omitempty"`
-	Timestamp   string          `json:"timestamp,omitempty"`
-	PID         *int64          `json:"actionable_pid,omitempty"`
-	SourceIP    string          `json:"source_ip,omitempty"`
-	RuleID      string          `json:"rule_id,omitempty"`
-	RuleName    string          `json:"rule_name,omitempty"`
-	Process     *stream.Process `json:"process,omitempty"`
 }
 
 // Targets implements Effect. What a script acts on only its author knows.
@@ -153,16 +120,8 @@ func (s *RunScript) input(env Env) ([]byte, error) {
 		Key string `json:"key"` // of the step, the same should it ever be run again
 		ID  string `json:"id"`
 		About
-	}{env.Key, env.AlertID, s.about(env)})
+	}{env.Key, env.AlertID, s.About.on(env)})
 	return append(raw, '\n'), err
-}
-
-func (s *RunScript) about(env Env) About {
-	about := s.About
-	if about.Host == "" {
-		about.Host, _, _ = strings.Cut(env.Key, "/")
-	}
-	return about
 }
 
 // environ is the whole environment of the script. The names of the variables that carry
@@ -174,7 +133,7 @@ func (s *RunScript) environ(env Env) []string {
 	for _, name := range slices.Sorted(maps.Keys(s.Env)) {
 		vars = append(vars, name+"="+s.Env[name])
 	}
-	a := s.about(env)
+	a := s.About.on(env)
 	p := cmp.Or(a.Process, &stream.Process{})
 	pid := ""
 	if a.PID != nil {
