@@ -17,7 +17,8 @@ import (
 // LogSpec is the `with` block of log.
 type LogSpec struct {
 	// Path is the file to append to, absolute; empty means standard output. The file is
-	// created with mode 0600; a symbolic link in its place is refused.
+	// created with mode 0600; a symbolic link in its place is refused. It is opened for every
+	// line, so that it can be rotated by renaming it.
 	Path string `yaml:"path"`
 }
 

@@ -161,6 +161,36 @@ func logLines(t *testing.T, path string) []string {
 	return lines
 }
 
+// A log is rotated by renaming it: nobody has to tell anybody.
+func TestLogRotated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "alerts.ndjson")
+	write := func(title string) {
+		t.Helper()
+		if _, err := (&action.Log{Path: path, Title: title}).Apply(t.Context(), logEnv(nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("before")
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	write("after")
+	write("after")
+	for file, want := range map[string]string{path + ".1": "before", path: "after after"} {
+		var titles []string
+		for _, line := range logLines(t, file) {
+			var got struct{ Title string }
+			if err := json.Unmarshal([]byte(line), &got); err != nil {
+				t.Error(err)
+			}
+			titles = append(titles, got.Title)
+		}
+		if got := strings.Join(titles, " "); got != want {
+			t.Errorf("%s: %s, want %s", filepath.Base(file), got, want)
+		}
+	}
+}
+
 func TestLogRefusesLinks(t *testing.T) {
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")
