@@ -64,6 +64,7 @@ func (a *app) commands() []*cobra.Command {
 		newPlaybooksCmd(a),
 		newSchemaCmd(a),
 		newCheckCmd(a),
+		newActionsCmd(a),
 		newVersionCmd(a),
 	}
 }
