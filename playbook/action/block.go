@@ -234,13 +234,13 @@ type standing struct {
 // forever is the time left of a block that knows no end.
 const forever time.Duration = math.MaxInt64
 
-// slack is what a block may end before its claim does: they are written one after the
+// leeway is what a block may end before its claim does: they are written one after the
 // other, and some firewalls count in whole seconds.
-const slack = 2 * time.Second
+const leeway = 2 * time.Second
 
 // covers says that the block stands for what is left of a claim.
 func (s standing) covers(c Claim, now time.Time) bool {
-	return s.Left > 0 && s.Left >= c.Left(now)-slack
+	return s.Left > 0 && s.Left >= c.Left(now)-leeway
 }
 
 // standing is the block that a claim asks for.

@@ -177,7 +177,7 @@ func (u *UnblockIP) mustGo(there standing, list claims, backend string, env Env)
 	}
 	now := time.Now()
 	return !slices.ContainsFunc(list.without(u.lifted(list, env)...), func(c Claim) bool {
-		return c.AlertID == there.AlertID && c.Backend == backend && (there.Left == forever || there.Left <= c.Left(now)+slack)
+		return c.AlertID == there.AlertID && c.Backend == backend && (there.Left == forever || there.Left <= c.Left(now)+leeway)
 	})
 }
 
