@@ -117,11 +117,12 @@ type Env struct {
 	Locks []*os.File
 }
 
-// Guard is the floor that no configuration removes. Both methods return nil or a
+// Guard is the floor that no configuration removes. Its methods return nil or a
 // *Refusal; what cannot be read is a refusal.
 type Guard interface {
 	Process(st proc.Stat) error
 	Address(addr netip.Addr) error
+	Network(what netip.Prefix) error // as a whole: one protected address in it is enough
 }
 
 // Spec is the `with` block of a step, filled with defaults and decoded strictly.

@@ -18,9 +18,6 @@ const (
 	Netsh    = "netsh"    // Windows; rules stand until they are removed by hand
 )
 
-// sourceIP is the address of a BlockSpec that means the alert's own.
-const sourceIP = "alert.source_ip"
-
 // What blocks take turns at: the addresses, and a firewall in which a change takes several
 // calls.
 const (
@@ -30,8 +27,8 @@ const (
 
 // BlockSpec is the `with` block of block_ip.
 type BlockSpec struct {
-	// Address is a single IPv4 or IPv6 address, or alert.source_ip, the default.
-	Address string `yaml:"address" template:"yes"`
+	// Address is what to block; the default is alert.source_ip.
+	Address Addresses `yaml:"address" template:"yes"`
 	// TTL is how long the block stands: whole seconds, 1 s to 24 h, default 1 h.
 	TTL time.Duration `yaml:"ttl"`
 	// Backend is nftables, iptables or netsh; the default is nftables, on Windows netsh.
@@ -44,7 +41,7 @@ const maxTTL = 24 * time.Hour
 var iptablesNeeds = []Capability{CapNetAdmin, CapNetRaw}
 
 func newBlockSpec() *BlockSpec {
-	s := &BlockSpec{Address: sourceIP, TTL: time.Hour, Backend: NFTables}
+	s := &BlockSpec{Address: Addresses{sourceIP}, TTL: time.Hour, Backend: NFTables}
 	if runtime.GOOS == "windows" {
 		s.Backend = Netsh
 	}
@@ -53,11 +50,8 @@ func newBlockSpec() *BlockSpec {
 
 // Validate implements Spec.
 func (s *BlockSpec) Validate() error {
-	if s.Address != sourceIP {
-		if _, err := parseAddress(s.Address); err != nil {
-			reason, _ := Reason(err)
-			return fmt.Errorf("address: %s; want one address, or %s", reason, sourceIP)
-		}
+	if err := s.Address.validate(); err != nil {
+		return err
 	}
 	if !validTTL(s.TTL) {
 		return fmt.Errorf("ttl: %s is not a whole number of seconds within 1s to %s", s.TTL, Duration(maxTTL))
@@ -76,14 +70,11 @@ func validTTL(d time.Duration) bool {
 // Resolve implements Spec. It returns nil where the alert names no address and the spec
 // does not either.
 func (s *BlockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
-	address := s.Address
-	if address == sourceIP {
-		address = a.SourceIP
-	}
-	if address == "" {
+	address, more, ok := s.Address.resolve(a)
+	if !ok {
 		return nil
 	}
-	return &BlockIP{Address: clip(address, maxField), TTL: Duration(s.TTL), Backend: s.Backend}
+	return &BlockIP{Address: address, Addresses: more, TTL: Duration(s.TTL), Backend: s.Backend}
 }
 
 // Capabilities implements Spec.
@@ -97,22 +88,20 @@ func (s *BlockSpec) Capabilities(ownUID bool) []Capability {
 	return nil
 }
 
-// BlockIP drops what comes from one address and what goes to it, for a time that counts
-// from Apply.
+// BlockIP drops what comes from some addresses and what goes to them, for a time that counts
+// from Apply. All of them or none: it is refused where one of them is protected, and in place
+// where all of them are blocked.
 type BlockIP struct {
-	Address string   `json:"address"` // as given, unparsed
-	TTL     Duration `json:"ttl"`
-	Backend string   `json:"backend"`
+	Address   string   `json:"address,omitempty"`   // a single one, as given, unparsed
+	Addresses []string `json:"addresses,omitempty"` // more, and networks
+	TTL       Duration `json:"ttl"`
+	Backend   string   `json:"backend"`
 }
 
 // Targets implements Effect. Two blocks of one address take turns; those of iptables all
 // do, since a change of theirs takes several calls.
 func (b *BlockIP) Targets() []string {
-	address := b.Address
-	if addr, err := parseAddress(address); err == nil {
-		address = addr.String()
-	}
-	targets := []string{addressTarget + address}
+	targets := addressTargets(b.Address, b.Addresses)
 	if b.Backend == IPTables {
 		targets = append(targets, firewallTarget)
 	}
@@ -121,16 +110,24 @@ func (b *BlockIP) Targets() []string {
 
 // Describe implements Effect.
 func (b *BlockIP) Describe() string {
-	return fmt.Sprintf("block %s for %s (%s)", printable(clip(b.Address, 80)), b.TTL, b.Backend)
+	return fmt.Sprintf("block %s for %s (%s)", listed(b.Address, b.Addresses), b.TTL, b.Backend)
 }
 
 // Probe implements Effect.
 func (b *BlockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
-	what, fw, err := b.prepare(env)
+	all, fw, err := b.prepare(env)
 	if err != nil {
 		return Receipt{}, false, err
 	}
-	return b.look(ctx, env, fw, what)
+	var seen []Receipt
+	for _, what := range all {
+		r, inPlace, err := b.look(ctx, env, fw, what)
+		if err != nil || !inPlace {
+			return Receipt{}, false, err
+		}
+		seen = append(seen, r)
+	}
+	return together(seen), true, nil
 }
 
 func (b *BlockIP) look(ctx context.Context, env Env, fw firewall, what netip.Prefix) (Receipt, bool, error) {
@@ -146,16 +143,37 @@ func (b *BlockIP) look(ctx context.Context, env Env, fw firewall, what netip.Pre
 	return r, inPlace, nil
 }
 
-// Apply implements Effect.
+// Apply implements Effect. Where one of several cannot be blocked, those before it stay
+// blocked and it may be called again.
 func (b *BlockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
-	what, fw, err := b.prepare(env)
+	all, fw, err := b.prepare(env)
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := ctx.Err(); err != nil {
-		return Receipt{}, fmt.Errorf("%s: not begun: %w", b.Describe(), err)
+	var seen []Receipt
+	for _, what := range all {
+		if err := ctx.Err(); err != nil {
+			return Receipt{}, fmt.Errorf("%s: %s not begun: %w", b.Describe(), text(what), err)
+		}
+		r, err := b.enforce(ctx, env, fw, what)
+		if err != nil {
+			return Receipt{}, err
+		}
+		seen = append(seen, r)
 	}
-	return b.enforce(ctx, env, fw, what)
+	return together(seen), nil
+}
+
+// together is already_blocked only where all of them were.
+func together(seen []Receipt) Receipt {
+	sum := seen[0]
+	for _, r := range seen[1:] {
+		if r.Outcome == Blocked {
+			sum.Outcome = Blocked
+		}
+		sum.Reason += "; " + r.Reason
+	}
+	return sum
 }
 
 // enforce writes the claim down before it changes the firewall, as one that does not count
@@ -275,20 +293,21 @@ func (b *BlockIP) receipt(what netip.Prefix, s standing, env Env) Receipt {
 }
 
 // prepare checks everything that may refuse, and picks the backend.
-func (b *BlockIP) prepare(env Env) (netip.Prefix, firewall, error) {
-	addr, err := parseAddress(b.Address)
+func (b *BlockIP) prepare(env Env) ([]netip.Prefix, firewall, error) {
+	all, err := parseAll(b.Address, b.Addresses)
 	if err != nil {
-		return netip.Prefix{}, nil, err
+		return nil, nil, err
 	}
-	what := netip.PrefixFrom(addr, addr.BitLen())
 	if !validTTL(time.Duration(b.TTL)) {
-		return what, nil, Refuse("a block for %s is not a whole number of seconds within 1s to %s", b.TTL, Duration(maxTTL))
+		return nil, nil, Refuse("a block for %s is not a whole number of seconds within 1s to %s", b.TTL, Duration(maxTTL))
 	}
-	if err := guarded(env.Guard, what); err != nil {
-		return what, nil, err
+	for _, what := range all {
+		if err := guarded(env.Guard, what); err != nil {
+			return nil, nil, err
+		}
 	}
 	fw, err := newFirewall(b.Backend, env)
-	return what, fw, err
+	return all, fw, err
 }
 
 // text writes a single address without its length.
@@ -303,20 +322,9 @@ func text(what netip.Prefix) string {
 func blockTarget(what netip.Prefix) string { return addressTarget + text(what) }
 
 // guarded asks the guard about addresses that are to be blocked.
-func guarded(guard Guard, what netip.Prefix) error { return guard.Address(what.Addr()) }
-
-// parseAddress accepts one address in its usual form and nothing else. An IPv4 address
-// written as IPv6 is the IPv4 address: that is what the packets carry.
-func parseAddress(s string) (netip.Addr, error) {
-	if _, err := netip.ParsePrefix(s); err == nil {
-		return netip.Addr{}, Refuse("%s is a network; only single addresses are blocked", s)
+func guarded(guard Guard, what netip.Prefix) error {
+	if what.IsSingleIP() {
+		return guard.Address(what.Addr())
 	}
-	addr, err := netip.ParseAddr(s)
-	if err != nil {
-		return netip.Addr{}, Refuse("%q is not an IP address", clip(s, 80))
-	}
-	if addr.Zone() != "" {
-		return netip.Addr{}, Refuse("%q has a zone, which means nothing on another host", clip(s, 80))
-	}
-	return addr.Unmap(), nil
+	return guard.Network(what)
 }

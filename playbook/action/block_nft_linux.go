@@ -10,11 +10,8 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // nft blocks by elements with a timeout in two nftables sets, over netlink. The kernel
@@ -33,55 +30,25 @@ import (
 //
 // A drop is final and an accept is not: it ends one chain, and the next chain on the same
 // hook is asked too. So nothing that other tables accept gets past this one.
+//
+// Networks have sets and chains of their own, one set and two chains a prefix length, which
+// are made when the first network of that length is blocked:
+//
+//	set blocked4net24 { type ipv4_addr; flags timeout; }
+//	chain input4net24 { type filter hook input priority filter - 10; policy accept;
+//		ip saddr & 255.255.255.0 @blocked4net24 drop comment "riposte:in4net24" }
+//	chain output4net24 { ... ip daddr ... comment "riposte:out4net24" }
+//
+// One interval set would take all lengths, but in it the kernel refuses an element that
+// overlaps another (EEXIST), and with it the whole transaction: a /25 could not be blocked
+// while its /24 is, nor be left standing when that is undone. In sets like these every network
+// is an element by itself, with a time and an alert of its own, and a packet is dropped while
+// any of them stands. It costs a packet one look a length in use.
 type nft struct{}
 
 // netlinkWait bounds one conversation with the kernel, which normally takes far less than
 // a millisecond.
 const netlinkWait = 5 * time.Second
-
-// nftRules are the rules, known by their tags. offset and size say where in the network
-// header the address is.
-var nftRules = []struct {
-	tag, chain, set string
-	family          byte
-	offset, size    uint32
-}{
-	{"riposte:in4", "input", "blocked4", unix.NFPROTO_IPV4, 12, 4},
-	{"riposte:in6", "input", "blocked6", unix.NFPROTO_IPV6, 8, 16},
-	{"riposte:out4", "output", "blocked4", unix.NFPROTO_IPV4, 16, 4},
-	{"riposte:out6", "output", "blocked6", unix.NFPROTO_IPV6, 24, 16},
-}
-
-// nftTable is the table and what hangs on it, as the library wants to see it.
-type nftTable struct {
-	table              *nftables.Table
-	blocked4, blocked6 *nftables.Set
-	input, output      *nftables.Chain
-}
-
-func newNFTTable() nftTable {
-	t := nftTable{table: &nftables.Table{Name: "riposte", Family: nftables.TableFamilyINet}}
-	// The ID is of the transaction; left at 0, the library takes one from a global counter
-	// that it does not lock.
-	set := func(id uint32, name string, key nftables.SetDatatype) *nftables.Set {
-		return &nftables.Set{Table: t.table, ID: id, Name: name, KeyType: key, HasTimeout: true, KeyByteOrder: binaryutil.BigEndian}
-	}
-	t.blocked4, t.blocked6 = set(1, "blocked4", nftables.TypeIPAddr), set(2, "blocked6", nftables.TypeIP6Addr)
-	accept := nftables.ChainPolicyAccept
-	chain := func(name string, hook *nftables.ChainHook) *nftables.Chain {
-		return &nftables.Chain{Table: t.table, Name: name, Type: nftables.ChainTypeFilter,
-			Hooknum: hook, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 10), Policy: &accept}
-	}
-	t.input, t.output = chain("input", nftables.ChainHookInput), chain("output", nftables.ChainHookOutput)
-	return t
-}
-
-func (t nftTable) setOf(what netip.Prefix) *nftables.Set {
-	if what.Addr().Is4() {
-		return t.blocked4
-	}
-	return t.blocked6
-}
 
 func (nft) open(deadline time.Time) (*nftables.Conn, error) {
 	return nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
@@ -104,7 +71,7 @@ func (n nft) standing(ctx context.Context, what netip.Prefix) (standing, error) 
 		return standing{}, err
 	}
 	defer conn.CloseLasting()
-	t := newNFTTable()
+	t := newNFTTable(what)
 	if asleep, err := t.dormant(conn); err != nil || asleep {
 		return standing{}, err
 	}
@@ -116,9 +83,9 @@ func (n nft) standing(ctx context.Context, what netip.Prefix) (standing, error) 
 
 // element is what the set says about an address.
 func (t nftTable) element(deadline time.Time, what netip.Prefix) (standing, error) {
-	s, err := readElement(deadline, t.setOf(what), what.Addr())
+	s, err := readElement(deadline, t.set, what.Addr())
 	if err != nil {
-		return s, fmt.Errorf("read nftables set %s: %w", t.setOf(what).Name, needsNetAdmin(err))
+		return s, fmt.Errorf("read nftables set %s: %w", t.set.Name, needsNetAdmin(err))
 	}
 	return s, nil
 }
@@ -142,13 +109,13 @@ func (t nftTable) dormant(conn *nftables.Conn) (bool, error) {
 // whole says that each chain begins with its rules: one before them could accept what
 // they drop.
 func (t nftTable) whole(conn *nftables.Conn) (bool, error) {
-	for _, chain := range []*nftables.Chain{t.input, t.output} {
+	for _, chain := range t.chains {
 		rules, err := conn.GetRules(t.table, chain)
 		if err != nil {
 			return false, fmt.Errorf("list nftables chain %s: %w", chain.Name, needsNetAdmin(err))
 		}
-		for _, want := range nftRules {
-			if want.chain != chain.Name {
+		for _, want := range t.rules {
+			if want.chain != chain {
 				continue
 			}
 			if len(rules) == 0 {
@@ -172,7 +139,7 @@ func (n nft) block(ctx context.Context, what netip.Prefix, s standing) error {
 		return err
 	}
 	defer conn.CloseLasting()
-	t := newNFTTable()
+	t := newNFTTable(what)
 	asleep, err := t.dormant(conn)
 	if err != nil {
 		return err
@@ -204,23 +171,28 @@ func (n nft) block(ctx context.Context, what netip.Prefix, s standing) error {
 	return nil
 }
 
-// survey lists the sets.
+// survey lists the sets of single addresses. Networks are few, and looked up one by one.
 func (n nft) survey(ctx context.Context) (survey, error) {
 	conn, err := n.open(netlinkDeadline(ctx))
 	if err != nil {
 		return nil, err
 	}
 	defer conn.CloseLasting()
-	t := newNFTTable()
+	t := newNFTTable(netip.PrefixFrom(netip.IPv4Unspecified(), 32))
 	all := make(map[netip.Prefix]standing)
-	lookup := func(_ context.Context, what netip.Prefix) (standing, error) { return all[what], nil }
+	lookup := func(ctx context.Context, what netip.Prefix) (standing, error) {
+		if !what.IsSingleIP() {
+			return n.standing(ctx, what)
+		}
+		return all[what], nil
+	}
 	if asleep, err := t.dormant(conn); err != nil || asleep {
 		return lookup, err
 	}
 	if whole, err := t.whole(conn); err != nil || !whole {
 		return lookup, err
 	}
-	for _, set := range []*nftables.Set{t.blocked4, t.blocked6} {
+	for _, set := range t.sets {
 		elements, err := conn.GetSetElements(set)
 		if err != nil {
 			return nil, fmt.Errorf("list nftables set %s: %w", set.Name, needsNetAdmin(err))
@@ -241,14 +213,14 @@ func (n nft) survey(ctx context.Context) (survey, error) {
 }
 
 func (n nft) entry(ctx context.Context, what netip.Prefix) (standing, error) {
-	return newNFTTable().element(netlinkDeadline(ctx), what)
+	return newNFTTable(what).element(netlinkDeadline(ctx), what)
 }
 
 // shorten replaces or deletes the element in one transaction. An element that has just
 // expired cannot be deleted, so it is added first: see put.
 func (n nft) shorten(ctx context.Context, what netip.Prefix, s standing) error {
 	deadline := netlinkDeadline(ctx)
-	t := newNFTTable()
+	t := newNFTTable(what)
 	before, err := t.element(deadline, what)
 	if err != nil || before.Left <= 0 {
 		return err
@@ -262,13 +234,13 @@ func (n nft) shorten(ctx context.Context, what netip.Prefix, s standing) error {
 		err = t.put(conn, what, before, s)
 	} else {
 		element := []nftables.SetElement{{Key: what.Addr().AsSlice()}}
-		err = errors.Join(conn.SetAddElements(t.setOf(what), element), conn.SetDeleteElements(t.setOf(what), element))
+		err = errors.Join(conn.SetAddElements(t.set, element), conn.SetDeleteElements(t.set, element))
 	}
 	if err != nil {
 		return err
 	}
 	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("shorten a block in nftables set %s: %w", t.setOf(what).Name, needsNetAdmin(err))
+		return fmt.Errorf("shorten a block in nftables set %s: %w", t.set.Name, needsNetAdmin(err))
 	}
 	return nil
 }
@@ -278,28 +250,20 @@ func (n nft) shorten(ctx context.Context, what netip.Prefix, s standing) error {
 // rule there once.
 func (t nftTable) create(conn *nftables.Conn) error {
 	conn.AddTable(t.table)
-	for _, set := range []*nftables.Set{t.blocked4, t.blocked6} {
+	for _, set := range t.sets {
 		if err := conn.AddSet(set, nil); err != nil {
 			return fmt.Errorf("nftables set %s: %w", set.Name, err)
 		}
 	}
-	chains := map[string]*nftables.Chain{"input": t.input, "output": t.output}
-	for _, name := range []string{"input", "output"} {
-		conn.AddChain(chains[name])
-		conn.FlushChain(chains[name])
+	for _, chain := range t.chains {
+		conn.AddChain(chain)
+		conn.FlushChain(chain)
 	}
-	sets := map[string]*nftables.Set{"blocked4": t.blocked4, "blocked6": t.blocked6}
-	for _, r := range nftRules {
+	for _, r := range t.rules {
 		conn.AddRule(&nftables.Rule{
-			Table: t.table, Chain: chains[r.chain],
+			Table: t.table, Chain: r.chain,
 			UserData: userdata.AppendString(nil, userdata.TypeComment, r.tag),
-			Exprs: []expr.Any{
-				&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-				&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{r.family}},
-				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: r.offset, Len: r.size},
-				&expr.Lookup{SourceRegister: 1, SetName: r.set, SetID: sets[r.set].ID},
-				&expr.Verdict{Kind: expr.VerdictDrop},
-			},
+			Exprs:    r.expressions(),
 		})
 	}
 	return nil
@@ -310,7 +274,7 @@ func (t nftTable) create(conn *nftables.Conn) error {
 // transaction: add, delete, add does the same everywhere. Where there is none yet one add
 // does; after a deletion the kernel takes some 10 ms to close the socket.
 func (t nftTable) put(conn *nftables.Conn, what netip.Prefix, before, s standing) error {
-	set, key := t.setOf(what), what.Addr().AsSlice()
+	set, key := t.set, what.Addr().AsSlice()
 	element := []nftables.SetElement{{Key: key, Timeout: s.Left, Comment: clip(s.AlertID, maxComment)}}
 	if before.Left <= 0 {
 		return conn.SetAddElements(set, element)

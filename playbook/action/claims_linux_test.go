@@ -3,6 +3,7 @@ package action_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -222,15 +223,30 @@ func stands(t *testing.T, backend, address, alert string, left time.Duration) {
 	rules := dump(t, backend)
 	var got []string
 	if backend == action.NFTables {
-		for _, m := range nftEntry.FindAllStringSubmatch(rules, -1) {
-			if m[1] != address {
+		set, key := "", address
+		for line := range strings.Lines(rules) {
+			f := strings.Fields(line)
+			if len(f) > 1 && f[0] == "set" {
+				set = f[1]
+			}
+			if what, err := netip.ParsePrefix(address); err == nil {
+				key = what.Addr().String()
+				if !strings.HasSuffix(set, fmt.Sprintf("net%d", what.Bits())) {
+					continue
+				}
+			} else if strings.Contains(set, "net") {
 				continue
 			}
-			expires, err := time.ParseDuration(strings.ReplaceAll(m[2], "d", "h")) // no test blocks for days
-			if err != nil {
-				t.Fatal(m, err)
+			for _, m := range nftEntry.FindAllStringSubmatch(line, -1) {
+				if m[1] != key {
+					continue
+				}
+				expires, err := time.ParseDuration(m[2])
+				if err != nil {
+					t.Fatal(m, err)
+				}
+				got = append(got, entry(m[3], expires))
 			}
-			got = append(got, entry(m[3], expires))
 		}
 	} else {
 		for _, m := range ruleEntry.FindAllStringSubmatch(rules, -1) {
@@ -256,7 +272,7 @@ func stands(t *testing.T, backend, address, alert string, left time.Duration) {
 }
 
 var (
-	nftEntry  = regexp.MustCompile(`([0-9a-f.:/]+) timeout \S+ expires ((?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9]+s)?(?:[0-9]+ms)?) comment "([^"]*)"`)
+	nftEntry  = regexp.MustCompile(`([0-9a-f.:/]+) timeout \S+ expires ([0-9hms]+) comment "([^"]*)"`)
 	ruleEntry = regexp.MustCompile(`-([sd]) (\S+?)(?:/32|/128)? -m comment --comment "?riposte/([^/]+)/[0-9]+s/([0-9]+)`)
 )
 

@@ -64,6 +64,11 @@
 //
 // # block_ip
 //
+// Addresses may be several, and networks up to /24 or /64, where an operator has written them;
+// an alert names one address. All of them are blocked or none: a protected address in a list
+// or in a network refuses the whole, and it is in place where all of them are. A network is
+// an entry by itself: it neither contains nor is contained in others that overlap it.
+//
 // An address is dropped as a source of what comes in and as a destination of what goes
 // out, for a time. The time counts from Apply. Blocking again never shortens: the longer
 // time left wins, and the firewall's entry bears the ID of the alert that asked for it.

@@ -168,9 +168,6 @@ func blockedBy(target string) (netip.Prefix, bool) {
 	if !ok {
 		return netip.Prefix{}, false
 	}
-	addr, err := parseAddress(name)
-	if err != nil {
-		return netip.Prefix{}, false
-	}
-	return netip.PrefixFrom(addr, addr.BitLen()), true
+	what, err := parseNetwork(name)
+	return what, err == nil
 }

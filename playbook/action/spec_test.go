@@ -52,7 +52,17 @@ func TestSpecs(t *testing.T) {
 		{"block_ip", "address: alert.source_ip\nttl: 24h\nbackend: iptables", ""},
 		{"block_ip", "address: 2001:db8::1\nbackend: netsh", ""},
 		{"block_ip", "address: alert.title", "address: "},
-		{"block_ip", "address: 0.0.0.0/0", "is a network"},
+		{"block_ip", "address: 0.0.0.0/0", "is a network broader than /24"},
+		{"block_ip", "address: 2001:db8::/63", "is a network broader than /64"},
+		{"block_ip", "address: 198.51.100.0/24", ""},
+		{"block_ip", "address: 198.51.100.1/24", "is an address in the network 198.51.100.0/24"},
+		{"block_ip", "address: '::ffff:198.51.100.0/120'", "write it as IPv4"},
+		{"block_ip", "address: [alert.source_ip, 198.51.100.2, '2001:db8::/64']", ""},
+		{"block_ip", "address: [198.51.100.2, nobody]", `address: "nobody" is not an IP address`},
+		{"block_ip", "address: []", "address: 0 of them"},
+		{"block_ip", "address: [" + strings.Repeat("198.51.100.2,", 65) + "]", "address: 65 of them"},
+		{"block_ip", "address: {a: b}", "mapping was used"},
+		{"unblock_ip", "address: [198.51.100.2, 198.51.100.0/24]", ""},
 		{"block_ip", "address: ''", "address: "},
 		{"block_ip", "ttl: 25h", "ttl: "},
 		{"block_ip", "ttl: 500ms", "ttl: "},
@@ -132,9 +142,12 @@ func TestBlockResolve(t *testing.T) {
 		source string
 		want   string
 	}{
-		{action.BlockSpec{Address: "alert.source_ip", TTL: time.Hour, Backend: "nftables"}, "", `null`},
-		{action.BlockSpec{Address: "alert.source_ip", TTL: 90 * time.Second, Backend: "nftables"}, "1.2.3.4; rm -rf /", `{"address":"1.2.3.4; rm -rf /","ttl":"1m30s","backend":"nftables"}`},
-		{action.BlockSpec{Address: "198.51.100.2", TTL: time.Hour, Backend: "iptables"}, "1.2.3.4", `{"address":"198.51.100.2","ttl":"1h","backend":"iptables"}`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip"}, TTL: time.Hour, Backend: "nftables"}, "", `null`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip"}, TTL: 90 * time.Second, Backend: "nftables"}, "1.2.3.4; rm -rf /", `{"address":"1.2.3.4; rm -rf /","ttl":"1m30s","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip", "198.51.100.2"}, TTL: time.Hour, Backend: "nftables"}, "192.0.2.0/24", `{"address":"192.0.2.0/24","addresses":["198.51.100.2"],"ttl":"1h","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip", "198.51.100.2"}, TTL: time.Hour, Backend: "nftables"}, "", `{"addresses":["198.51.100.2"],"ttl":"1h","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"198.51.100.0/24"}, TTL: time.Hour, Backend: "nftables"}, "1.2.3.4", `{"addresses":["198.51.100.0/24"],"ttl":"1h","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"198.51.100.2"}, TTL: time.Hour, Backend: "iptables"}, "1.2.3.4", `{"address":"198.51.100.2","ttl":"1h","backend":"iptables"}`},
 	} {
 		raw, err := json.Marshal(c.spec.Resolve(&stream.Alert{SourceIP: c.source}, action.Seen{}))
 		if err != nil || string(raw) != c.want {

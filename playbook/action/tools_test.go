@@ -65,8 +65,30 @@ func FuzzAddress(f *testing.F) {
 			}
 			return
 		}
+		if what, err := parseNetwork(s); err != nil || !what.IsSingleIP() || what.Addr() != addr || text(what) != addr.String() {
+			t.Errorf("%q: as a network %v, %v", s, what, err)
+		}
 		if again, err := parseAddress(addr.String()); err != nil || again != addr || addr.Is4In6() || addr.Zone() != "" {
 			t.Errorf("%q: %v, again %v, %v", s, addr, again, err)
+		}
+	})
+}
+
+// FuzzNetwork holds what is parsed to what the firewall is given, and to the bounds.
+func FuzzNetwork(f *testing.F) {
+	for _, seed := range []string{"198.51.100.2", "198.51.100.0/24", "198.51.100.1/24", "0.0.0.0/0", "::ffff:1.2.3.0/120", "2001:db8::/64", "fe80::%1/64", "/", "1.2.3.4/32", "1.2.3.4/032"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		what, err := parseNetwork(s)
+		if err != nil {
+			if _, ok := Reason(err); !ok {
+				t.Errorf("%q: not a refusal: %v", s, err)
+			}
+			return
+		}
+		if again, ok := blockedBy(blockTarget(what)); !ok || again != what || what != what.Masked() || TooBroad(what) != nil || what.Addr().Is4In6() {
+			t.Errorf("%q: %v, again %v", s, what, again)
 		}
 	})
 }

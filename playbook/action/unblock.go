@@ -12,8 +12,9 @@ import (
 
 // UnblockSpec is the `with` block of unblock_ip.
 type UnblockSpec struct {
-	// Address is a single IPv4 or IPv6 address, or alert.source_ip, the default.
-	Address string `yaml:"address" template:"yes"`
+	// Address is what to unblock, as it was blocked: a block of a network is not lifted for one
+	// address in it. The default is alert.source_ip.
+	Address Addresses `yaml:"address" template:"yes"`
 	// Backend is the firewall to look at beside those that claims on the address name:
 	// nftables, iptables or netsh; the default is nftables, on Windows netsh.
 	Backend string `yaml:"backend"`
@@ -39,17 +40,18 @@ func (s *UnblockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	if !ok {
 		return nil
 	}
-	return &UnblockIP{Address: b.Address, Backend: b.Backend}
+	return &UnblockIP{Address: b.Address, Addresses: b.Addresses, Backend: b.Backend}
 }
 
 // Capabilities implements Spec.
 func (s *UnblockSpec) Capabilities(ownUID bool) []Capability { return s.block().Capabilities(ownUID) }
 
-// UnblockIP lifts blocks of an address: that of one step where Undo is set, or all that
+// UnblockIP lifts blocks of some addresses: those of one step where Undo is set, or all that
 // Riposte has made.
 type UnblockIP struct {
-	Address string `json:"address"` // as given, unparsed
-	Backend string `json:"backend"`
+	Address   string   `json:"address,omitempty"`   // see BlockIP
+	Addresses []string `json:"addresses,omitempty"` // see BlockIP
+	Backend   string   `json:"backend"`
 	// Undo says that only the block of step Env.Undoes is taken back. Where that is not
 	// known it is the blocks that this very alert asked for and that were made for TTL.
 	Undo bool     `json:"undo,omitempty"`
@@ -59,12 +61,12 @@ type UnblockIP struct {
 // Undo implements Reversible: it takes back this block's claim, and whatever of the block
 // no other claim asks for.
 func (b *BlockIP) Undo() (string, Effect) {
-	return "unblock_ip", &UnblockIP{Address: b.Address, Backend: b.Backend, Undo: true, TTL: b.TTL}
+	return "unblock_ip", &UnblockIP{Address: b.Address, Addresses: b.Addresses, Backend: b.Backend, Undo: true, TTL: b.TTL}
 }
 
 // Targets implements Effect. One that lifts all blocks may meet some in iptables.
 func (u *UnblockIP) Targets() []string {
-	b := BlockIP{Address: u.Address, Backend: u.Backend}
+	b := BlockIP{Address: u.Address, Addresses: u.Addresses, Backend: u.Backend}
 	if !u.Undo {
 		b.Backend = IPTables
 	}
@@ -74,61 +76,87 @@ func (u *UnblockIP) Targets() []string {
 // Describe implements Effect.
 func (u *UnblockIP) Describe() string {
 	if u.Undo {
-		return fmt.Sprintf("take back the block of %s for %s (%s)", printable(clip(u.Address, 80)), u.TTL, u.Backend)
+		return fmt.Sprintf("take back the block of %s for %s (%s)", listed(u.Address, u.Addresses), u.TTL, u.Backend)
 	}
-	return "unblock " + printable(clip(u.Address, 80))
+	return "unblock " + listed(u.Address, u.Addresses)
 }
 
 // Probe implements Effect.
 func (u *UnblockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
-	what, err := u.prepare(env)
+	all, err := u.prepare(env)
 	if err != nil {
 		return Receipt{}, false, err
 	}
+	var seen []Receipt
+	for _, what := range all {
+		r, done, err := u.look(ctx, env, what)
+		if err != nil || !done {
+			return Receipt{}, false, err
+		}
+		seen = append(seen, r)
+	}
+	return together(seen), true, nil
+}
+
+func (u *UnblockIP) look(ctx context.Context, env Env, what netip.Prefix) (Receipt, bool, error) {
 	list, err := env.claimsOn(blockTarget(what))
 	if err != nil {
 		return Receipt{}, false, err
 	}
-	reason, done := "", len(u.lifted(list, env)) == 0
+	var seen []Receipt
+	done := len(u.lifted(list, env)) == 0
 	for _, backend := range u.backends(list) {
 		_, there, err := u.entry(ctx, env, backend, what)
 		if err != nil {
 			return Receipt{}, false, err
 		}
 		done = done && !u.mustGo(there, list, backend, env)
-		reason += "; " + stays(what, backend, there, "was not blocked")
+		seen = append(seen, Receipt{Unblocked, stays(what, backend, there, "was not blocked")})
 	}
-	return Receipt{Unblocked, reason[2:]}, done, nil
+	return together(seen), done, nil
 }
 
-// Apply implements Effect. It changes the firewall first and drops the claims when that was
-// seen: a crash in between leaves a claim, by which a successor knows what is to be done.
+// Apply implements Effect.
 func (u *UnblockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
-	what, err := u.prepare(env)
+	all, err := u.prepare(env)
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := ctx.Err(); err != nil {
-		return Receipt{}, fmt.Errorf("%s: not begun: %w", u.Describe(), err)
+	var seen []Receipt
+	for _, what := range all {
+		if err := ctx.Err(); err != nil {
+			return Receipt{}, fmt.Errorf("%s: %s not begun: %w", u.Describe(), text(what), err)
+		}
+		r, err := u.release(ctx, env, what)
+		if err != nil {
+			return Receipt{}, fmt.Errorf("%s: %w", u.Describe(), err)
+		}
+		seen = append(seen, r)
 	}
+	return together(seen), nil
+}
+
+// release changes the firewalls first and drops the claims when that was seen: a crash in
+// between leaves a claim, by which a successor knows what is to be done.
+func (u *UnblockIP) release(ctx context.Context, env Env, what netip.Prefix) (Receipt, error) {
 	list, err := env.claimsOn(blockTarget(what))
 	if err != nil {
 		return Receipt{}, err
 	}
-	reason := ""
+	var seen []Receipt
 	for _, backend := range u.backends(list) {
 		left, err := u.lift(ctx, env, backend, what, list)
 		if err != nil {
-			return Receipt{}, fmt.Errorf("%s: %w", u.Describe(), err)
+			return Receipt{}, err
 		}
-		reason += "; " + stays(what, backend, left, "is not blocked any more")
+		seen = append(seen, Receipt{Unblocked, stays(what, backend, left, "is not blocked any more")})
 	}
 	if keys := u.lifted(list, env); len(keys) > 0 {
 		if err := env.Claims.Drop(blockTarget(what), keys...); err != nil {
 			return Receipt{}, err
 		}
 	}
-	return Receipt{Unblocked, reason[2:]}, nil
+	return together(seen), nil
 }
 
 // lift makes the entry of one firewall stand for what the other claims say, and returns
@@ -206,18 +234,18 @@ func (u *UnblockIP) entry(ctx context.Context, env Env, backend string, what net
 
 // prepare checks everything that may refuse. The guard is not asked: what it protects is
 // better not blocked.
-func (u *UnblockIP) prepare(env Env) (netip.Prefix, error) {
-	addr, err := parseAddress(u.Address)
+func (u *UnblockIP) prepare(env Env) ([]netip.Prefix, error) {
+	all, err := parseAll(u.Address, u.Addresses)
 	if err != nil {
-		return netip.Prefix{}, err
+		return nil, err
 	}
 	if _, err := newFirewall(u.Backend, env); err != nil {
-		return netip.Prefix{}, err
+		return nil, err
 	}
 	if u.Backend == Netsh && !u.Undo {
-		return netip.Prefix{}, Refuse("each alert has rules of its own in netsh: undo their blocks, or delete the rules named riposte-ALERT")
+		return nil, Refuse("each alert has rules of its own in netsh: undo their blocks, or delete the rules named riposte-ALERT")
 	}
-	return netip.PrefixFrom(addr, addr.BitLen()), nil
+	return all, nil
 }
 
 // stays says in words what is left of a block.

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"time"
@@ -67,6 +68,72 @@ var (
 	sixToFour  = netip.MustParsePrefix("2002::/16")    // RFC 3056
 	compatible = netip.MustParsePrefix("::/96")        // RFC 4291, deprecated
 )
+
+// specials are the networks of special.
+var specials = map[string]netip.Prefix{
+	"unspecified":                netip.MustParsePrefix("::/128"),
+	"loopback":                   netip.MustParsePrefix("::1/128"),
+	"loopback, 127.0.0.0/8":      netip.MustParsePrefix("127.0.0.0/8"),
+	"link-local, fe80::/10":      netip.MustParsePrefix("fe80::/10"),
+	"link-local, 169.254.0.0/16": netip.MustParsePrefix("169.254.0.0/16"),
+	"multicast, ff00::/8":        netip.MustParsePrefix("ff00::/8"),
+	"multicast, 224.0.0.0/4":     netip.MustParsePrefix("224.0.0.0/4"),
+	"broadcast":                  netip.MustParsePrefix("255.255.255.255/32"),
+	"of this network, 0.0.0.0/8": netip.MustParsePrefix("0.0.0.0/8"),
+}
+
+// Network implements action.Guard. It refuses a network that is broader than /24 (IPv4) or
+// /64 (IPv6) or has a protected address in it.
+func (f *Floor) Network(what netip.Prefix) error {
+	if !what.IsValid() || what.Addr().Is4In6() {
+		return action.Refuse("%s is no network", what)
+	}
+	if err := action.TooBroad(what); err != nil {
+		return err
+	}
+	facts, err := f.host()
+	if err != nil {
+		return action.Refuse("what %s is to this host cannot be read: %v", what, err)
+	}
+	what = what.Masked()
+	for _, p := range append([]netip.Prefix{what}, embeddedNetwork(what)...) {
+		meaning := ""
+		if p != what {
+			meaning = fmt.Sprintf(" stands for %s, which", p)
+		}
+		for name, s := range specials {
+			if p.Overlaps(s) {
+				return action.Refuse("%s%s has addresses in it that are %s", what, meaning, name)
+			}
+		}
+		for addr, name := range facts {
+			if p.Contains(addr) {
+				return action.Refuse("%s%s has %s in it, which is %s", what, meaning, addr, name)
+			}
+		}
+	}
+	return nil
+}
+
+// embeddedNetwork are the IPv4 addresses for which a network of IPv6 stands, if it does.
+func embeddedNetwork(what netip.Prefix) []netip.Prefix {
+	for _, p := range []netip.Prefix{nat64, compatible} {
+		switch b := what.Addr().As16(); {
+		case what.Addr().Is4() || !what.Overlaps(p):
+		case what.Bits() <= p.Bits():
+			return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
+		default:
+			return []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte(b[12:16])), what.Bits()-p.Bits())}
+		}
+	}
+	var all []netip.Prefix
+	if what.Addr().Is6() {
+		for _, addr := range embedded(what.Addr()) { // 6to4, whose IPv4 address ends before any /64 does
+			all = append(all, netip.PrefixFrom(addr, addr.BitLen()))
+		}
+	}
+	return all
+}
 
 // embedded is the IPv4 address for which an IPv6 address stands, if there is one.
 func embedded(addr netip.Addr) []netip.Addr {

@@ -17,7 +17,8 @@
 //
 // Addresses: loopback, link-local, multicast, unspecified and broadcast; the host's own;
 // its gateways and resolvers; the Redis servers; the SSH clients in whose sessions Riposte
-// runs; and IPv6 forms that stand for one of them. Not protected is whoever else has a
+// runs; IPv6 forms that stand for one of them; and networks that have one of them in them, or
+// are broader than /24 (IPv4) or /64 (IPv6). Not protected is whoever else has a
 // connection to port 22: an attacker could make himself unblockable by opening one.
 //
 // What cannot be read is a refusal. Answers about processes are read anew each time, but for

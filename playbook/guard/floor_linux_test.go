@@ -277,6 +277,23 @@ func TestAddress(t *testing.T) {
 		expect(t, addr, floor.Address(netip.MustParseAddr(addr)), why)
 	}
 	expect(t, "no address", floor.Address(netip.Addr{}), "no address")
+	for network, why := range map[string]string{
+		"198.51.100.0/24": "", "198.51.100.4/30": "", "2001:db8:2::/64": "", "2001:db8:2::8/125": "",
+		"198.51.0.0/23": "broader than /24", "0.0.0.0/0": "broader than /24", "2001:db8:2::/63": "broader than /64", "::/0": "broader than /64",
+		"127.3.0.0/24": "loopback", "::/64": "are", "::1/128": "loopback", "0.1.2.0/24": "0.0.0.0/8",
+		"169.254.169.0/24": "link-local", "fe80::/64": "link-local", "febf:ffff::/64": "link-local",
+		"224.0.0.0/24": "multicast", "239.1.2.0/28": "multicast", "ff02::/64": "multicast", "255.255.255.0/24": "has addresses in it that are broadcast",
+		"203.0.113.0/24": "has 203.0.113.7 in it, which is a Redis server", "203.0.113.4/30": "a Redis server", "203.0.113.8/29": "",
+		"2001:db8::/64": "a Redis server", "2001:db8:0:0:1::/80": "",
+		// Forms that stand for another network.
+		"::ffff:198.51.100.0/120": "is no network",
+		"64:ff9b::/64":            "stands for 0.0.0.0/0", "64:ff9b::cb00:7100/120": "stands for 203.0.113.0/24", "64:ff9b::c633:6400/120": "",
+		"64:ff9b::7f00:0/104": "stands for 127.0.0.0/8", "::203.0.113.0/120": "stands for 203.0.113.0/24",
+		"2002:cb00:7107::/64": "stands for 203.0.113.7", "2002:c633:6402::/64": "",
+	} {
+		expect(t, network, floor.Network(netip.MustParsePrefix(network)), why)
+	}
+	expect(t, "no network", floor.Network(netip.Prefix{}), "no network")
 }
 
 // TestFreshness counts how often facts are read.

@@ -65,6 +65,12 @@ func TestNetwork(t *testing.T) {
 	} {
 		expect(t, addr, (&guard.Floor{}).Address(netip.MustParseAddr(addr)), why)
 	}
+	for network, why := range map[string]string{
+		"192.0.2.0/28": "192.0.2.10 in it, which is this host's own", "192.0.2.252/30": "in it, which is", "192.0.2.16/28": "",
+		"2001:db8:1::/64": "in it, which is", "2001:db8:1::f8/128": "a gateway", "203.0.113.0/24": "SSH", "192.0.2.0/23": "broader",
+	} {
+		expect(t, network, (&guard.Floor{}).Network(netip.MustParsePrefix(network)), why)
+	}
 	// /etc is the machine's own, so the test says what is in it, on a mount of its own.
 	conf := t.TempDir() + "/resolv.conf"
 	if err := os.WriteFile(conf, []byte("nameserver 198.51.100.53\n"), 0o644); err != nil {
