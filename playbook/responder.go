@@ -31,9 +31,12 @@ type Config struct {
 	Lease       time.Duration  // default 5 s; a live replica renews it every third
 	Concurrency int            // alerts worked on at once; default 64
 
-	Guard  action.Guard // the floor; required
-	OwnUID bool         // act only on processes of this process's own user
-	State  string       // folder of what effects keep: evidence, quarantined files
+	Guard action.Guard // the floor; required
+	// Reach makes a fresh connection to Redis, to see whether an isolated host still can. Where
+	// it is nil no host is isolated.
+	Reach  func(ctx context.Context) error
+	OwnUID bool   // act only on processes of this process's own user
+	State  string // folder of what effects keep: evidence, quarantined files
 	// Unfenced accepts replicas that enforce on this host through another gate, and do not
 	// share its fence and its proofs of death with this one.
 	Unfenced bool

@@ -141,7 +141,7 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 
 	ctx, cancel := context.WithTimeout(ctx, step.Timeout)
 	defer cancel()
-	env := action.Env{Guard: r.cfg.Guard, State: r.cfg.State, OwnUID: r.cfg.OwnUID, Key: key, AlertID: string(g.ID), Out: r.cfg.Out, Claims: pass.Claims(), Locks: pass.Locks()}
+	env := action.Env{Guard: r.cfg.Guard, State: r.cfg.State, OwnUID: r.cfg.OwnUID, Key: key, AlertID: string(g.ID), Out: r.cfg.Out, Claims: pass.Claims(), Reach: r.cfg.Reach, Locks: pass.Locks()}
 	if step.Undoes != "" {
 		env.Undoes = stream.StepKey(r.cfg.Host, r.cfg.Group, g.ID, step.Playbook, step.Undoes)
 	}

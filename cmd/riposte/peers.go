@@ -32,6 +32,18 @@ func redisPeers(rdb *redis.Client) *peers {
 	return p
 }
 
+// reach makes a fresh connection to Redis, as the client would if it lost those it has.
+func reach(rdb *redis.Client) func(ctx context.Context) error {
+	opt := rdb.Options()
+	return func(ctx context.Context) error {
+		conn, err := new(net.Dialer).DialContext(ctx, opt.Network, opt.Addr)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+}
+
 // known are the addresses as last looked up.
 func (p *peers) known() []netip.Addr {
 	if last := p.last.Load(); last != nil {

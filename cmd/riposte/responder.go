@@ -135,7 +135,7 @@ func (r *responder) run(ctx context.Context) (err error) {
 	replica, err := playbook.New(rdb, m.gate, playbook.Config{
 		Name: m.name, Host: host, Group: group, Playbooks: books, Mode: mode, MaxAge: r.maxAge, Zone: zone,
 		Lease: r.lease, Concurrency: r.concurrency,
-		Guard:  floor,
+		Guard: floor, Reach: reach(rdb),
 		OwnUID: r.ownUID, State: r.folders.state, Unfenced: r.unfenced, Replication: r.replication(), Out: r.out, Trace: trace, Log: r.log,
 	})
 	if err != nil {

@@ -112,17 +112,22 @@ type Env struct {
 	// Claims are those on the step's targets. Where it is nil none are kept: an effect then
 	// stands for itself alone, and is not put back after a reboot.
 	Claims Claims
+	// Reach makes a fresh connection to Redis, by its name and not by one that stands already.
+	// Where it is nil nothing is done that could cut Redis off.
+	Reach func(ctx context.Context) error
 	// Locks are the gate's locked descriptors. An action that starts a process passes them on
 	// (ExtraFiles), so that the locks stand until that process is gone too.
 	Locks []*os.File
 }
 
-// Guard is the floor that no configuration removes. Its methods return nil or a
-// *Refusal; what cannot be read is a refusal.
+// Guard is the floor that no configuration removes. What it forbids is a *Refusal, and so is
+// what cannot be read.
 type Guard interface {
 	Process(st proc.Stat) error
 	Address(addr netip.Addr) error
 	Network(what netip.Prefix) error // as a whole: one protected address in it is enough
+	// Lifelines are what an isolated host must still talk to.
+	Lifelines() (Lifelines, error)
 }
 
 // Spec is the `with` block of a step, filled with defaults and decoded strictly.
@@ -151,11 +156,13 @@ type Kind struct {
 var kinds = []Kind{
 	{"block_ip", Verifiable, true, func() Spec { return newBlockSpec() }, func() Effect { return new(BlockIP) }},
 	{"collect_evidence", Idempotent, true, func() Spec { return newEvidenceSpec() }, func() Effect { return new(CollectEvidence) }},
+	{"isolate_host", Verifiable, false, func() Spec { return new(IsolateSpec) }, func() Effect { return new(IsolateHost) }},
 	{"log", Idempotent, false, func() Spec { return new(LogSpec) }, func() Effect { return new(Log) }},
+	{"notify", Idempotent, false, func() Spec { return new(NotifySpec) }, func() Effect { return new(Notify) }},
 	{"quarantine_file", Verifiable, true, func() Spec { return newQuarantineSpec() }, func() Effect { return new(QuarantineFile) }},
+	{"release_host", Verifiable, false, func() Spec { return new(ReleaseSpec) }, func() Effect { return new(ReleaseHost) }},
 	{"restore_file", Verifiable, true, func() Spec { return newRestoreSpec() }, func() Effect { return new(RestoreFile) }},
 	{"resume_process", Verifiable, true, func() Spec { return newResumeSpec() }, func() Effect { return new(ResumeProcess) }},
-	{"notify", Idempotent, false, func() Spec { return new(NotifySpec) }, func() Effect { return new(Notify) }},
 	{"run_script", AtMostOnce, false, func() Spec { return new(ScriptSpec) }, func() Effect { return new(RunScript) }},
 	{"suspend_process", Verifiable, true, func() Spec { return newSuspendSpec() }, func() Effect { return new(SuspendProcess) }},
 	{"terminate_process", Verifiable, true, func() Spec { return newTerminateSpec() }, func() Effect { return new(TerminateProcess) }},

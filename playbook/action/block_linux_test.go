@@ -25,6 +25,7 @@ import (
 type wire struct {
 	t                        *testing.T
 	own, attacker, bystander *net.UDPConn
+	peer                     int // the other namespace
 }
 
 // newWire joins this namespace, which has the first address, to one with the other two.
@@ -50,7 +51,7 @@ func newWire(t *testing.T, own, attacker, bystander string) wire {
 		command(t, "ip", "link", "set", dev, "up")
 	}
 	up("v0", own)
-	w := wire{t: t, own: listen(t, own)}
+	w := wire{t: t, own: listen(t, own), peer: peer}
 	within(t, peer, func() {
 		up("v1", attacker, bystander)
 		w.attacker, w.bystander = listen(t, attacker), listen(t, bystander)

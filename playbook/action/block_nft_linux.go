@@ -83,7 +83,7 @@ func (n nft) standing(ctx context.Context, what netip.Prefix) (standing, error) 
 
 // element is what the set says about an address.
 func (t nftTable) element(deadline time.Time, what netip.Prefix) (standing, error) {
-	s, err := readElement(deadline, t.set, what.Addr())
+	s, err := readElement(deadline, t.set, what.Addr().AsSlice())
 	if err != nil {
 		return s, fmt.Errorf("read nftables set %s: %w", t.set.Name, needsNetAdmin(err))
 	}

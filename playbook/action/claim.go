@@ -1,6 +1,7 @@
 package action
 
 import (
+	"encoding/json"
 	"os"
 	"slices"
 	"time"
@@ -17,6 +18,8 @@ type Claim struct {
 	// Begun says that its effect has not been seen in place. Such a claim is its own step's
 	// business: nothing is put back for it, because its step may have ended otherwise.
 	Begun bool `json:"begun,omitempty"`
+	// Detail is what else the action must know to bring the effect about again.
+	Detail json.RawMessage `json:"detail,omitempty"`
 }
 
 // Left is how long the claim still stands: never longer than it was made for, whatever the

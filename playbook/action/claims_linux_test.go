@@ -272,8 +272,9 @@ func stands(t *testing.T, backend, address, alert string, left time.Duration) {
 }
 
 var (
-	nftEntry  = regexp.MustCompile(`([0-9a-f.:/]+) timeout \S+ expires ([0-9hms]+) comment "([^"]*)"`)
-	ruleEntry = regexp.MustCompile(`-([sd]) (\S+?)(?:/32|/128)? -m comment --comment "?riposte/([^/]+)/[0-9]+s/([0-9]+)`)
+	nftEntry       = regexp.MustCompile(`([0-9a-f.:/]+) timeout \S+ expires ([0-9hms]+) comment "([^"]*)"`)
+	isolationEntry = regexp.MustCompile(`ipv[46] timeout \S+ expires ([0-9hms]+) comment "([^"]*)"`)
+	ruleEntry      = regexp.MustCompile(`-([sd]) (\S+?)(?:/32|/128)? -m comment --comment "?riposte/([^/]+)/[0-9]+s/([0-9]+)`)
 )
 
 // entry names an alert and the time left, to ten seconds.

@@ -148,6 +148,31 @@
 // mode and times, setuid too; then it takes it out of the vault, and leaves the manifest there
 // as restored.json. It is in place when that is done, whatever becomes of the file. The undo of
 // quarantine_file is about what was quarantined of that path for the same alert.
+// # isolate_host
+//
+// Everything that comes in and goes out is dropped, but for this host's own traffic to
+// itself, its connections to the Redis servers, the clients of the SSH sessions that Riposte
+// runs in, whom the playbook allows, and what an address is had and kept by: DHCP and
+// neighbour discovery. Resolvers are let through where the playbook says so. What is only
+// forwarded, to containers say, is not looked at; nor is anybody let in whom another table
+// of the firewall turns away.
+//
+// An isolation that cannot be ended is worse than none. So it must have an end, and that
+// is the kernel's: the rules that drop ask a set whose elements expire, so that the host is
+// free again though no replica lives. And it stands for some seconds only until a fresh
+// connection to Redis was made through it. Where that fails it is lifted, and the step with
+// it; and who dies in between leaves nothing behind for long. A host without Redis behind its
+// name, in want of its resolver say, is thus not isolated.
+//
+// Several alerts may isolate a host: each step has a claim. The isolation stands for the
+// longest of them, and lets through what any of them does. It is in place where its own
+// step's claim counts, nobody has put a rule before the last, and there is enough time left.
+//
+// # release_host
+//
+// The undo of isolate_host, of one step's claim alone, and by itself the end of every
+// isolation. It is in place where no such claim is left and no isolation stands for one. What
+// other steps ask is made anew without it.
 //
 // # log
 //

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
@@ -16,8 +15,8 @@ import (
 
 // readElement asks the kernel for one element of a set. The library can only list a set
 // as a whole, which takes the longer the more is blocked, and loses the kernel's error.
-func readElement(deadline time.Time, set *nftables.Set, addr netip.Addr) (standing, error) {
-	request, err := elementRequest(set, addr)
+func readElement(deadline time.Time, set *nftables.Set, key []byte) (standing, error) {
+	request, err := elementRequest(set, key)
 	if err != nil {
 		return standing{}, err
 	}
@@ -47,14 +46,14 @@ func readElement(deadline time.Time, set *nftables.Set, addr netip.Addr) (standi
 // familyHeader is the length of struct nfgenmsg, which precedes the attributes.
 const familyHeader = 4
 
-func elementRequest(set *nftables.Set, addr netip.Addr) (netlink.Message, error) {
+func elementRequest(set *nftables.Set, key []byte) (netlink.Message, error) {
 	e := netlink.NewAttributeEncoder()
 	e.String(unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name)
 	e.String(unix.NFTA_SET_ELEM_LIST_SET, set.Name)
 	e.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(e *netlink.AttributeEncoder) error {
 		e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error {
 			e.Nested(unix.NFTA_SET_ELEM_KEY, func(e *netlink.AttributeEncoder) error {
-				e.Bytes(unix.NFTA_DATA_VALUE, addr.AsSlice())
+				e.Bytes(unix.NFTA_DATA_VALUE, key)
 				return nil
 			})
 			return nil

@@ -82,6 +82,16 @@ func TestSpecs(t *testing.T) {
 		{"collect_evidence", "max_size: 64", "want a whole number and a unit"}, // not 64 bytes
 		{"collect_evidence", "max_size: 64MB", "want a whole number and a unit"},
 		{"collect_evidence", "keep: 1h", "unknown field"},
+		{"isolate_host", "ttl: 1m", ""},
+		{"isolate_host", "ttl: 24h\nallow: [10.0.0.0/8, '2001:db8::1']\ndns: true", ""},
+		{"isolate_host", "", "ttl: an isolation must end by itself"},
+		{"isolate_host", "dns: true", "ttl: an isolation must end by itself"},
+		{"isolate_host", "ttl: 59s", "within 1m to 24h"},
+		{"isolate_host", "ttl: 25h", "within 1m to 24h"},
+		{"isolate_host", "ttl: 1h\nallow: ['::/0']", "allow: ::/0 is everybody"},
+		{"isolate_host", "ttl: 1h\nallow: [10.0.0.1/8]", "allow: 10.0.0.1/8 is an address in the network 10.0.0.0/8"},
+		{"release_host", "", ""},
+		{"release_host", "ttl: 1h", "unknown field"},
 		{"log", "", ""},
 		{"log", "path: relative/path", "path: "},
 	} {
@@ -113,6 +123,8 @@ func TestCapabilities(t *testing.T) {
 		"block_ip":          `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
 		"unblock_ip":        `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
 		"collect_evidence":  `["CAP_SYS_PTRACE","CAP_DAC_READ_SEARCH"] null`,
+		"isolate_host":      `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
+		"release_host":      `["CAP_NET_ADMIN"] ["CAP_NET_ADMIN"]`,
 		"log":               `null null`,
 	} {
 		kind, _ := action.Lookup(name)
@@ -190,6 +202,8 @@ func TestPlanBounds(t *testing.T) {
 		"block_ip":          2 << 10,
 		"unblock_ip":        2 << 10,
 		"collect_evidence":  28 << 10, // a path
+		"isolate_host":      1 << 10,
+		"release_host":      1 << 10,
 		"log":               16 << 10,
 		"notify":            100 << 10, // as run_script
 	}

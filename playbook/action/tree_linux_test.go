@@ -336,5 +336,7 @@ func (s sparing) Process(st proc.Stat) error {
 // watching is a guard that looks on.
 type watching func(proc.Stat) error
 
-func (w watching) Process(st proc.Stat) error { return w(st) }
-func (watching) Address(netip.Addr) error     { return nil }
+func (w watching) Process(st proc.Stat) error         { return w(st) }
+func (watching) Address(netip.Addr) error             { return nil }
+func (watching) Network(netip.Prefix) error           { return nil }
+func (watching) Lifelines() (action.Lifelines, error) { return action.Lifelines{}, nil }

@@ -2,8 +2,10 @@ package guard
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"riposte/playbook/action"
@@ -156,7 +158,7 @@ func (f *Floor) host() (map[netip.Addr]string, error) {
 	}
 	facts := make(facts)
 	if f.RedisPeers != nil {
-		facts.add("a Redis server", f.RedisPeers()...)
+		facts.add(redisServer, f.RedisPeers()...)
 	}
 	if err := facts.addSystem(); err != nil {
 		return nil, err
@@ -166,6 +168,33 @@ func (f *Floor) host() (map[netip.Addr]string, error) {
 	}
 	f.facts, f.read = facts, time.Now()
 	return facts, nil
+}
+
+// What an address may be to this host.
+const (
+	redisServer = "a Redis server"
+	resolver    = "a resolver"
+	sshClient   = "the client of the SSH session that Riposte runs in"
+)
+
+// Lifelines implements action.Guard.
+func (f *Floor) Lifelines() (lines action.Lifelines, err error) {
+	if f.RedisPeers != nil {
+		lines.Redis = f.RedisPeers()
+	}
+	facts := make(facts)
+	if err := facts.addSystem(); err != nil {
+		return lines, action.Refuse("what this host cannot do without cannot be read: %v", err)
+	}
+	for _, addr := range slices.SortedFunc(maps.Keys(facts), netip.Addr.Compare) {
+		switch facts[addr] {
+		case resolver:
+			lines.Resolvers = append(lines.Resolvers, addr)
+		case sshClient:
+			lines.Operators = append(lines.Operators, addr)
+		}
+	}
+	return lines, nil
 }
 
 // facts says what an address is to this host.

@@ -22,7 +22,7 @@ func (f facts) addSystem() error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // absent means none
 			return err
 		}
-		f.add("a resolver", parseResolv(raw)...)
+		f.add(resolver, parseResolv(raw)...)
 	}
 	self := os.Getpid()
 	if _, err := proc.ReadStat(self); err != nil {
@@ -32,7 +32,7 @@ func (f facts) addSystem() error {
 		// Other users' environments are not ours to read, and their sessions not ours.
 		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if err == nil {
-			f.add("the client of the SSH session that Riposte runs in", parseSSH(environ)...)
+			f.add(sshClient, parseSSH(environ)...)
 		}
 	}
 	return nil

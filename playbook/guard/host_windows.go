@@ -28,7 +28,7 @@ func (f facts) addSystem() error {
 				f.addSocket("a gateway", g.Address)
 			}
 			for d := adapter.FirstDnsServerAddress; d != nil; d = d.Next {
-				f.addSocket("a resolver", d.Address)
+				f.addSocket(resolver, d.Address)
 			}
 		}
 		return nil
