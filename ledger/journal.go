@@ -21,7 +21,7 @@ type Event struct {
 	Line    string         // ID in the journal
 	ID      stream.AlertID //
 	Group   stream.Group   //
-	Event   string         // run resume poison record retry late release bury revive park wake approve deny undo resolve purge
+	Event   string         // run resume poison record retry plan late release bury revive park wake approve deny undo resolve purge
 	Epoch   uint64         // of the token it happened under
 	Owner   string         // replica, or the person who asked for it
 	From    string         // with resume: the holder before
@@ -60,6 +60,8 @@ func (e Event) Words() string {
 		return because(fmt.Sprintf("%s: %s, recorded by %s", e.Step, e.Outcome, e.Owner))
 	case "retry":
 		return because(fmt.Sprintf("%s failed and will be tried again by %s", e.Step, e.Owner))
+	case "plan":
+		return because(fmt.Sprintf("%s: made out by %s", e.Step, e.Owner))
 	case "late":
 		what := e.Step
 		if what == "" {

@@ -32,6 +32,14 @@ func (l *Ledger) RecordAttempt(ctx context.Context, g *Grant, i int, cause error
 	return l.write(ctx, g, "retry", false, s, "")
 }
 
+// RecordPlan writes g.Body, in which step i has been made out by a look at the host, so that a
+// successor carries out the same. found says what was seen.
+func (l *Ledger) RecordPlan(ctx context.Context, g *Grant, i int, found string) error {
+	s := g.Body.Steps[i]
+	s.Reason = found
+	return l.write(ctx, g, "plan", false, s, "")
+}
+
 func (l *Ledger) write(ctx context.Context, g *Grant, event string, last bool, s Step, outcome string) error {
 	g.Body.Unresolved = g.Body.unresolved()
 	content, final := g.Body, "0"

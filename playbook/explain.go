@@ -82,6 +82,15 @@ func foresee(ctx context.Context, body *ledger.Body, s *ledger.Step, env action.
 	effect, _ := decode(s)
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
+	if looker, can := effect.(action.Looker); can {
+		whole, err := looker.Look(ctx, env)
+		if reason, refused := action.Reason(err); refused {
+			return string(action.Refused), reason
+		} else if err != nil {
+			return "error", err.Error()
+		}
+		effect = whole
+	}
 	receipt, inPlace, err := effect.Probe(ctx, env)
 	reason, refused := action.Reason(err)
 	switch {

@@ -2,6 +2,7 @@ package playbook
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,11 +28,46 @@ func (r *Responder) run(ctx context.Context, g *ledger.Grant, raw []byte) error 
 		if r.needsApproval(g, i) {
 			return r.park(ctx, g, i, raw)
 		}
+		if err := r.look(ctx, g, i); err != nil {
+			return err
+		}
 		if err := r.step(ctx, g, i); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// look makes out an effect that depends on what the host looks like now, and has the ledger
+// know it before anything is begun.
+func (r *Responder) look(ctx context.Context, g *ledger.Grant, i int) error {
+	step := &g.Body.Steps[i]
+	effect, _ := decode(step)
+	looker, can := effect.(action.Looker)
+	if !can || step.Verdict != "" || g.Body.Refuse != "" {
+		return nil
+	}
+	looking, cancel := context.WithTimeout(ctx, step.Timeout)
+	defer cancel()
+	whole, err := looker.Look(looking, action.Env{Guard: r.cfg.Guard, OwnUID: r.cfg.OwnUID, AlertID: string(g.ID)})
+	switch reason, refused := action.Reason(err); {
+	case refused:
+		step.Verdict, step.Reason = string(action.Refused), reason
+		return nil
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		step.Verdict, step.Reason = string(action.Failed), clip(err.Error(), 500)
+		return nil
+	case whole == effect:
+		return nil
+	}
+	if step.With, err = json.Marshal(whole); err != nil {
+		return err
+	}
+	return r.insist(ctx, func(ctx context.Context) error {
+		return r.ledger.RecordPlan(ctx, g, i, whole.Describe())
+	})
 }
 
 // mode in which a step is carried out. The plan may be another replica's: one that was told

@@ -91,6 +91,14 @@ type Effect interface {
 	Apply(ctx context.Context, env Env) (Receipt, error)
 }
 
+// Looker is an Effect that is made out whole by a look at the host, before its step begins for
+// the first time. What Look returns is frozen in the ledger before anything else happens, so
+// that a successor does not look again. It touches nothing.
+type Looker interface {
+	Effect
+	Look(ctx context.Context, env Env) (Effect, error)
+}
+
 // Reversible is an Effect that can be taken back by another one: by riposte undo, or by a
 // playbook's on_error.
 type Reversible interface {

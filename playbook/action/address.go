@@ -12,6 +12,10 @@ import (
 // sourceIP is the entry of Addresses that means the alert's own.
 const sourceIP = "alert.source_ip"
 
+// remotes is the entry of Addresses that means those which the alert's process talks to, as seen
+// when the step begins: best while it is suspended.
+const remotes = "process.remotes"
+
 // mostAddresses is how many one step may name: each of them is looked at and written down by
 // itself, within the step's timeout.
 const mostAddresses = 64
@@ -23,7 +27,8 @@ const (
 )
 
 // Addresses is one address or network, or a list of them: IPv4 or IPv6 addresses, networks in
-// CIDR form no broader than /24 or /64, and alert.source_ip.
+// CIDR form no broader than /24 or /64, alert.source_ip, and process.remotes: those that the
+// alert's process talks to when the step begins, without the protected ones.
 type Addresses []string
 
 // UnmarshalYAML reads a single one as a list of one.
@@ -41,12 +46,12 @@ func (a Addresses) validate() error {
 		return fmt.Errorf("address: %d of them; want 1 to %d", len(a), mostAddresses)
 	}
 	for _, s := range a {
-		if s == sourceIP {
+		if s == sourceIP || s == remotes {
 			continue
 		}
 		if _, err := parseNetwork(s); err != nil {
 			reason, _ := Reason(err)
-			return fmt.Errorf("address: %s; want one address or network, or %s, or a list of those", reason, sourceIP)
+			return fmt.Errorf("address: %s; want one address or network, %s, %s, or a list of those", reason, sourceIP, remotes)
 		}
 	}
 	return nil
@@ -58,7 +63,7 @@ func (a Addresses) resolve(alert *stream.Alert) (address string, more []string, 
 	for _, s := range a {
 		if s == sourceIP {
 			address = clip(alert.SourceIP, maxField)
-		} else {
+		} else if s != remotes {
 			more = append(more, clip(s, maxField))
 		}
 	}

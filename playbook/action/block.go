@@ -6,6 +6,8 @@ import (
 	"math"
 	"net/netip"
 	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"riposte/stream"
@@ -71,10 +73,14 @@ func validTTL(d time.Duration) bool {
 // does not either.
 func (s *BlockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	address, more, ok := s.Address.resolve(a)
-	if !ok {
+	b := &BlockIP{Address: address, Addresses: more, TTL: Duration(s.TTL), Backend: s.Backend}
+	if p, named := processOf(a, seen); named && slices.Contains(s.Address, remotes) {
+		b.Of = &p
+	}
+	if !ok && b.Of == nil {
 		return nil
 	}
-	return &BlockIP{Address: address, Addresses: more, TTL: Duration(s.TTL), Backend: s.Backend}
+	return b
 }
 
 // Capabilities implements Spec.
@@ -94,6 +100,8 @@ func (s *BlockSpec) Capabilities(ownUID bool) []Capability {
 type BlockIP struct {
 	Address   string   `json:"address,omitempty"`   // a single one, as given, unparsed
 	Addresses []string `json:"addresses,omitempty"` // more, and networks
+	Of        *Process `json:"of,omitempty"`        // those that it talks to, too, which Look finds out
+	Looked    string   `json:"looked,omitempty"`    // what Look has found
 	TTL       Duration `json:"ttl"`
 	Backend   string   `json:"backend"`
 }
@@ -110,18 +118,25 @@ func (b *BlockIP) Targets() []string {
 
 // Describe implements Effect.
 func (b *BlockIP) Describe() string {
-	return fmt.Sprintf("block %s for %s (%s)", listed(b.Address, b.Addresses), b.TTL, b.Backend)
+	what := listed(b.Address, b.Addresses)
+	if b.Of != nil && b.Looked == "" {
+		what = strings.TrimPrefix(what+", what "+b.Of.String()+" talks to", ", ")
+	}
+	return fmt.Sprintf("block %s for %s (%s)", what, b.TTL, b.Backend)
 }
 
 // Probe implements Effect.
 func (b *BlockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
+	if b.nothing() {
+		return Receipt{NoMatch, b.Looked}, true, nil
+	}
 	all, fw, err := b.prepare(env)
 	if err != nil {
 		return Receipt{}, false, err
 	}
 	var seen []Receipt
 	for _, what := range all {
-		r, inPlace, err := b.look(ctx, env, fw, what)
+		r, inPlace, err := b.stands(ctx, env, fw, what)
 		if err != nil || !inPlace {
 			return Receipt{}, false, err
 		}
@@ -130,7 +145,7 @@ func (b *BlockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
 	return together(seen), true, nil
 }
 
-func (b *BlockIP) look(ctx context.Context, env Env, fw firewall, what netip.Prefix) (Receipt, bool, error) {
+func (b *BlockIP) stands(ctx context.Context, env Env, fw firewall, what netip.Prefix) (Receipt, bool, error) {
 	list, err := env.claimsOn(blockTarget(what))
 	if err != nil {
 		return Receipt{}, false, err
@@ -141,6 +156,47 @@ func (b *BlockIP) look(ctx context.Context, env Env, fw firewall, what netip.Pre
 	}
 	r, inPlace := b.judge(what, now, list, env)
 	return r, inPlace, nil
+}
+
+// nothing says that all it was to block are the addresses of a process that has none.
+func (b *BlockIP) nothing() bool { return b.Looked != "" && b.Address == "" && len(b.Addresses) == 0 }
+
+// Look implements Looker: it finds out whom the process talks to. Protected addresses among
+// them are left out: the resolver is somebody whom malware talks to, too.
+func (b *BlockIP) Look(ctx context.Context, env Env) (Effect, error) {
+	if b.Of == nil || b.Looked != "" {
+		return b, nil
+	}
+	peers, gone, err := b.Of.peers(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	whole := *b
+	whole.Addresses = slices.Clone(b.Addresses)
+	found, left := 0, []string{}
+	for _, addr := range peers {
+		err := env.Guard.Address(addr)
+		reason, refused := Reason(err)
+		switch {
+		case refused:
+			left = append(left, reason)
+		case err != nil:
+			return nil, err
+		case len(whole.Addresses) == mostAddresses:
+			left = append(left, fmt.Sprintf("%s is one too many", addr))
+		default:
+			whole.Addresses = append(whole.Addresses, addr.String())
+			found++
+		}
+	}
+	whole.Looked = fmt.Sprintf("%s talks to %d addresses that may be blocked", b.Of, found)
+	if gone {
+		whole.Looked = b.Of.String() + " had exited before; whom it talked to cannot be told"
+	}
+	if len(left) > 0 {
+		whole.Looked += "; left out: " + clip(strings.Join(left, "; "), maxField)
+	}
+	return &whole, nil
 }
 
 // Apply implements Effect. Where one of several cannot be blocked, those before it stay

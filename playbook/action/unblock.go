@@ -31,7 +31,12 @@ func (s *UnblockSpec) block() *BlockSpec {
 }
 
 // Validate implements Spec.
-func (s *UnblockSpec) Validate() error { return s.block().Validate() }
+func (s *UnblockSpec) Validate() error {
+	if slices.Contains(s.Address, remotes) {
+		return fmt.Errorf("address: whom a process talks to says nothing of what is blocked; name the addresses, or undo the step that blocked them")
+	}
+	return s.block().Validate()
+}
 
 // Resolve implements Spec. It returns nil where the alert names no address and the spec
 // does not either.
