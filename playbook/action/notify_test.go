@@ -279,8 +279,9 @@ func TestNotifyKilled(t *testing.T) {
 	}
 	sender := exec.Command(os.Args[0], "-test.run=^TestNotifyKilled$")
 	var once sync.Once
+	started := make(chan struct{})
 	r := receive(t, func(w http.ResponseWriter, req *http.Request) {
-		once.Do(func() { sender.Process.Kill(); <-req.Context().Done() })
+		once.Do(func() { <-started; sender.Process.Kill(); <-req.Context().Done() })
 	})
 	n := notification(t, fmt.Sprintf("{channel: webhook, url: %s/hook, ca_file: %s}", r.URL, r.ca), suspicious)
 	raw, err := json.Marshal(n)
@@ -288,8 +289,14 @@ func TestNotifyKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	sender.Env = append(os.Environ(), role+"="+string(raw))
-	if out, err := sender.CombinedOutput(); err == nil || sender.ProcessState.Exited() || r.received() != 1 {
-		t.Fatalf("%v, %d messages\n%s", err, r.received(), out)
+	var out bytes.Buffer
+	sender.Stdout, sender.Stderr = &out, &out
+	if err := sender.Start(); err != nil {
+		t.Fatal(err)
+	}
+	close(started)
+	if err := sender.Wait(); err == nil || sender.ProcessState.Exited() || r.received() != 1 {
+		t.Fatalf("%v, %d messages\n%s", err, r.received(), &out)
 	}
 	if _, err := tell(t, n); err != nil || r.received() != 2 {
 		t.Fatalf("%v, %d messages", err, r.received())
