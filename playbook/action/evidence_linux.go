@@ -182,7 +182,10 @@ func openEvidence(env Env) (*os.Root, error) {
 	if env.State == "" {
 		return nil, errNoState
 	}
-	dir := filepath.Join(env.State, evidenceDir)
+	dir, err := filepath.Abs(filepath.Join(env.State, evidenceDir)) // the reason of an outcome names it
+	if err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
 	st, err := os.Lstat(dir)
 	if err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
