@@ -108,19 +108,22 @@ func (n *Notify) post(ctx context.Context, env Env, s secrets) (string, error) {
 		return "", err
 	}
 	defer resp.Body.Close()
-	answer, _ := io.ReadAll(io.LimitReader(resp.Body, 512)) // of no use but for a person
+	switch {
+	case resp.StatusCode >= 200 && resp.StatusCode < 300:
+		return fmt.Sprintf("%s took it, HTTP status %d", req.URL.Host, resp.StatusCode), nil
+	case resp.StatusCode >= 300 && resp.StatusCode < 400:
+		return "", fmt.Errorf("HTTP status %d: redirects are not followed; give the final URL", resp.StatusCode)
+	}
+	// For a person. Much more is read than shown: a secret that is cut in two is not found.
+	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	said := ""
 	if text := strings.TrimSpace(string(answer)); text != "" {
 		said = ": " + strconv.Quote(clip(s.hide(text), 200))
 	}
-	switch {
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return "", fmt.Errorf("HTTP status %d: redirects are not followed; give the final URL", resp.StatusCode)
-	case resp.StatusCode < 200 || resp.StatusCode >= 300:
-		return "", fmt.Errorf("HTTP status %d%s", resp.StatusCode, said)
-	}
-	return fmt.Sprintf("%s took it, HTTP status %d", req.URL.Host, resp.StatusCode), nil
+	return "", fmt.Errorf("HTTP status %d%s", resp.StatusCode, said)
 }
+
+const maxAnswer = 64 << 10 // bytes of an answer that are read
 
 // sign is the HMAC-SHA256 of timestamp "." body: a receiver that also looks at the timestamp
 // cannot be told an old message again.

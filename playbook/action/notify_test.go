@@ -199,6 +199,12 @@ func TestNotifyWebhookFails(t *testing.T) {
 			http.Redirect(w, req, map[string]string{"/redirect": "/fine", "/other": elsewhere.URL}[req.URL.Path], http.StatusTemporaryRedirect)
 		case "/echo-hunter2":
 			http.Error(w, "no \x1b[2J such hook: "+req.URL.String(), http.StatusNotFound)
+		case "/long-hunter2": // cut in the middle of the secret by who reads 512 bytes
+			http.Error(w, strings.Repeat(" ", 512-len("/long-hunter"))+req.URL.String(), http.StatusNotFound)
+		case "/slow":
+			w.WriteHeader(http.StatusAccepted)
+			w.(http.Flusher).Flush()
+			<-req.Context().Done()
 		case "/endless":
 			w.WriteHeader(http.StatusBadGateway)
 			for req.Context().Err() == nil {
@@ -217,10 +223,14 @@ func TestNotifyWebhookFails(t *testing.T) {
 	for path, says := range map[string]string{
 		"/redirect": "HTTP status 307: redirects are not followed", "/other": "HTTP status 307: redirects are not followed",
 		"/echo-hunter2": "HTTP status 404: \"no \\\\u001b[2J such hook: /[redacted]\"", "/endless": "HTTP status 502",
+		"/long-hunter2": "HTTP status 404: \"/[redacted]\"",
 	} {
 		if _, err := tell(t, about(path)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q", path, err, says)
 		}
+	}
+	if r, err := tell(t, about("/slow")); err != nil || !strings.HasSuffix(r.Reason, "status 202") {
+		t.Errorf("an answer that does not end: %v, %v", r, err)
 	}
 	if elsewhere.received() != 0 {
 		t.Error("a redirect to another host was followed")
