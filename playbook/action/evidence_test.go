@@ -145,3 +145,16 @@ func TestEvidenceSums(t *testing.T) {
 		}
 	}
 }
+
+// A list that does not fit ends with a whole line.
+func TestEvidenceLines(t *testing.T) {
+	a := newArchive(io.Discard, manifestRoom+16*20, manifest{}) // 20 bytes a part
+	for _, name := range []string{"list.ndjson", "text"} {
+		if err := a.add(name, []byte("0123456789\nabcdefghijkl\n"), false, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list, text := a.manifest.Members[0], a.manifest.Members[1]; list.Size != 11 || !list.Truncated || text.Size != 20 || !text.Truncated {
+		t.Errorf("%+v, %+v", list, text)
+	}
+}
