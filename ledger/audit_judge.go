@@ -37,7 +37,7 @@ func (a *audit) readStream(ctx context.Context) error {
 		switch {
 		case pending || undelivered:
 			a.bringBack(alerts)
-		case !known && m.Values["reopened"] != nil:
+		case !known && reopened(m):
 			return nil // another group's, or its entry has expired: there was nothing to do here
 		case !known && a.now.Sub(stream.Delivery{StreamID: m.ID}.When()) > a.cfg.Retention:
 			expired++
@@ -63,13 +63,19 @@ func (a *audit) readStream(ctx context.Context) error {
 	return nil
 }
 
+// reopened says that a person has opened an entry again: it brings no alert.
+func reopened(m redis.XMessage) bool {
+	alert, _ := m.Values["alert"].(string)
+	return alert == "" && m.Values["reopened"] != nil
+}
+
 // under lists the IDs under which the ledger may know an alert, the likeliest first: its
 // own, unless another alert has that; that of a conflict; that of the stream entry, for
 // what is no alert and for what killed all who touched it.
 func (a *audit) under(m redis.XMessage) []stream.AlertID {
 	text := func(name string) string { s, _ := m.Values[name].(string); return s }
 	d := stream.Delivery{StreamID: m.ID, Raw: []byte(text("alert")), GivenID: text("id"), Problem: text("error")}
-	if m.Values["reopened"] != nil {
+	if reopened(m) {
 		return []stream.AlertID{stream.AlertID(d.GivenID), stream.EntryID(m.ID)}
 	}
 	alert, id, err := d.Alert()

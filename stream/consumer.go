@@ -21,7 +21,7 @@ type Delivery struct {
 	Problem  string // field "error": the publisher found the alert unusable and says why
 	Length   int    // field "length", with Problem: of the whole, of which Raw is the beginning
 	SHA256   string // field "sha256", with Problem: of the whole
-	Reopened string // field "reopened": digest of the alert of this ID, whose entry in the ledger a person has opened again
+	Reopened string // field "reopened", without "alert": digest of the alert of this ID, whose entry in the ledger a person has opened again
 	Times    int    // deliveries so far, this one included
 	Holder   string // consumer under whose name it is pending; of those listed as pending only
 }
@@ -144,6 +144,9 @@ func delivery(m redis.XMessage, times int) Delivery {
 	}
 	text := func(name string) string { s, _ := m.Values[name].(string); return s }
 	d.Raw, d.GivenID, d.Problem, d.Reopened = []byte(text("alert")), text("id"), text("error"), text("reopened")
+	if len(d.Raw) > 0 {
+		d.Reopened = "" // no alert comes with that, and one that does must not be lost
+	}
 	if d.Problem != "" {
 		d.Length, _ = strconv.Atoi(text("length")) // whoever leaves it out has sent the whole
 		d.SHA256 = text("sha256")
