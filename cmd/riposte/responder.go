@@ -143,7 +143,7 @@ func (r *responder) run(ctx context.Context) (err error) {
 	}
 	var upkeep sync.WaitGroup
 	maintaining, stop := context.WithCancel(ctx) // until the replica has stopped, for whatever reason
-	upkeep.Go(func() { maintain(maintaining, r.log, m.gate, floor, mode) })
+	upkeep.Go(func() { maintain(maintaining, r.log, m.gate, action.Env{Guard: floor, Reach: reach(rdb)}, mode) })
 	upkeep.Go(func() { peers.keep(maintaining) })
 	upkeep.Go(func() { r.keepLoaded(maintaining, replica, group) })
 	err = errors.Join(replica.Run(ctx), m.life.Retire())
@@ -215,9 +215,9 @@ const (
 )
 
 // maintain does what time alone asks for: firewall rules that cannot expire by themselves,
-// blocks that a reboot or somebody else has removed before their time, and receipts that
-// nobody can ask for any more.
-func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, floor *guard.Floor, mode playbook.Mode) {
+// blocks and an isolation that a reboot or somebody else has ended before their time, and
+// receipts that nobody can ask for any more.
+func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, env action.Env, mode playbook.Mode) {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
 	var cleaned time.Time
@@ -229,12 +229,12 @@ func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, floor *guard.
 			log.Info("removed expired iptables rules", "rules", n)
 		}
 		if mode == playbook.Enforce {
-			n, err := action.Reassert(ctx, g, floor)
+			n, err := action.Reassert(ctx, g, env)
 			if err != nil && ctx.Err() == nil {
-				log.Warn("blocks not put back", "err", err)
+				log.Warn("blocks or an isolation not put back", "err", err)
 			}
 			if n > 0 {
-				log.Info("put back blocks that the firewall lacked", "blocks", n)
+				log.Info("put back what the firewall lacked", "blocks", n)
 			}
 		}
 		if now := time.Now(); now.Sub(cleaned) > cleaningEvery {

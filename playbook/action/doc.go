@@ -167,6 +167,8 @@
 // Several alerts may isolate a host: each step has a claim. The isolation stands for the
 // longest of them, and lets through what any of them does. It is in place where its own
 // step's claim counts, nobody has put a rule before the last, and there is enough time left.
+// Reassert makes it anew after a reboot, a flushed firewall, or when Redis has moved to
+// another address; for that, too, Redis must be reached from inside.
 //
 // # release_host
 //

@@ -2,10 +2,12 @@ package action
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"riposte/stream"
@@ -84,10 +86,29 @@ type isolation struct {
 	dns   bool
 }
 
+// mark tells one isolation from another by whom it lets through, but for operators: each
+// replica knows its own, and they must not make it anew in turn.
+func (i isolation) mark() string {
+	var all []string
+	for _, addr := range i.Redis {
+		all = append(all, "redis "+addr.String())
+	}
+	if i.dns {
+		for _, addr := range i.Resolvers {
+			all = append(all, "resolver "+addr.String())
+		}
+	}
+	for _, what := range i.allow {
+		all = append(all, "allow "+what.String())
+	}
+	slices.Sort(all)
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(all, "\n"))))[:16]
+}
+
 // isolator is the firewall of isolate_host.
 type isolator interface {
-	// standing is the isolation in force.
-	standing(ctx context.Context) (standing, error)
+	// standing is the isolation in force, and the mark of whom it lets through.
+	standing(ctx context.Context) (s standing, mark string, err error)
 	// entry is the one that is written down there, in force or not.
 	entry(ctx context.Context) (standing, error)
 	// build replaces what is there by an isolation that ends after s.Left, all at once.
@@ -115,7 +136,7 @@ func (h *IsolateHost) Probe(ctx context.Context, env Env) (Receipt, bool, error)
 	if err != nil {
 		return Receipt{}, false, err
 	}
-	there, err := wall.standing(ctx)
+	there, _, err := wall.standing(ctx)
 	if err != nil {
 		return Receipt{}, false, err
 	}
@@ -171,7 +192,7 @@ func (h *IsolateHost) Apply(ctx context.Context, env Env) (Receipt, error) {
 		}
 		return Receipt{}, fmt.Errorf("%s: lifted again: %w", h.Describe(), err)
 	}
-	there, err := wall.standing(ctx)
+	there, _, err := wall.standing(ctx)
 	if err != nil {
 		return Receipt{}, err
 	}

@@ -35,8 +35,8 @@ func newIsolator() (isolator, error) { return nftIsolator{}, nil }
 type nftIsolator struct{}
 
 const (
-	letTag  = "riposte:isolate"      // of what lets through
-	dropTag = "riposte:isolate:drop" // of the last rule of each chain
+	letTag  = "riposte:isolate"       // of what lets through
+	dropTag = "riposte:isolate:drop:" // of the last rule of each chain, and its isolation.mark
 )
 
 // activeKeys are the elements of the set: whatever the packet, one of them is its protocol.
@@ -85,43 +85,49 @@ func (nftIsolator) entry(ctx context.Context) (least standing, err error) {
 	return least, nil
 }
 
-func (n nftIsolator) standing(ctx context.Context) (standing, error) {
+func (n nftIsolator) standing(ctx context.Context) (s standing, mark string, err error) {
 	conn, err := nft{}.open(netlinkDeadline(ctx))
 	if err != nil {
-		return standing{}, err
+		return standing{}, "", err
 	}
 	defer conn.CloseLasting()
 	t := newIsolationTable()
 	if asleep, err := (nftTable{table: t.table}).dormant(conn); err != nil || asleep {
-		return standing{}, err
+		return standing{}, "", err
 	}
-	if whole, err := t.whole(conn); err != nil || !whole {
-		return standing{}, err
+	mark, err = t.whole(conn)
+	if err != nil || mark == "" {
+		return standing{}, "", err
 	}
-	return n.entry(ctx)
+	s, err = n.entry(ctx)
+	return s, mark, err
 }
 
-// whole says that each chain ends with its drop and has nobody else's rule before it.
-func (t isolationTable) whole(conn *nftables.Conn) (bool, error) {
-	for _, chain := range t.chains {
+// whole returns the mark of both chains. It is empty where one does not end with its drop, or
+// has somebody else's rule before it.
+func (t isolationTable) whole(conn *nftables.Conn) (mark string, err error) {
+	for i, chain := range t.chains {
 		rules, err := conn.GetRules(t.table, chain)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return false, fmt.Errorf("list nftables chain %s: %w", chain.Name, needsNetAdmin(err))
+			return "", fmt.Errorf("list nftables chain %s: %w", chain.Name, needsNetAdmin(err))
 		}
-		last := ""
+		found := ""
 		for _, r := range rules {
-			if last == dropTag {
+			tag, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			if !strings.HasPrefix(tag, letTag) {
+				return "", nil
+			}
+			if found, _ = strings.CutPrefix(tag, dropTag); found != tag {
 				break
 			}
-			if last, _ = userdata.GetString(r.UserData, userdata.TypeComment); !strings.HasPrefix(last, letTag) {
-				return false, nil
-			}
+			found = ""
 		}
-		if last != dropTag {
-			return false, nil
+		if found == "" || i > 0 && found != mark {
+			return "", nil
 		}
+		mark = found
 	}
-	return true, nil
+	return mark, nil
 }
 
 func (nftIsolator) build(ctx context.Context, i isolation, s standing) error {
@@ -146,7 +152,7 @@ func (nftIsolator) build(ctx context.Context, i isolation, s standing) error {
 		for _, match := range i.let(chain.Name == "input") {
 			add(letTag, expr.VerdictAccept, match...)
 		}
-		add(dropTag, expr.VerdictDrop,
+		add(dropTag+i.mark(), expr.VerdictDrop,
 			&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 			&expr.Lookup{SourceRegister: 1, SetName: t.active.Name, SetID: t.active.ID})
 	}

@@ -294,6 +294,71 @@ func TestIsolateKilled(t *testing.T) {
 	i.wire.expect(true)
 }
 
+// TestIsolateAgain loses the firewall, and moves Redis.
+func TestIsolateAgain(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	command(t, "nft", "flush", "ruleset")
+	i := newIsland(t, "198.51.100.1", "198.51.100.2", "198.51.100.3")
+	again := func(want int) error {
+		t.Helper()
+		n, err := action.Reassert(t.Context(), i.gate, i.env(action.Env{}))
+		if n != want {
+			t.Errorf("put back %d, %v; want %d", n, err, want)
+		}
+		return err
+	}
+	i.do(i.isolate(time.Hour), "short", action.Isolated)
+	i.do(i.isolate(2*time.Hour), "long", action.Isolated)
+	for _, lose := range []string{"flush ruleset", "insert rule inet riposte_isolation input accept", "flush chain inet riposte_isolation output"} {
+		command(t, "nft", lose)
+		if err := again(1); err != nil {
+			t.Errorf("%s: %v", lose, err)
+		}
+		i.left(entry("long", 2*time.Hour))
+		i.wire.expect(true)
+		if err := again(0); err != nil {
+			t.Error(err)
+		}
+	}
+	// Redis moves to the manager's address, and is reached there.
+	within(t, i.peer, func() { i.redis = listenTCP(t, "198.51.100.3") })
+	if err := again(1); err != nil {
+		t.Error(err)
+	}
+	// It moves to where nobody is: what cannot be reached from inside is not put back.
+	i.reach = func(context.Context) error { return os.ErrDeadlineExceeded }
+	command(t, "nft", "flush", "ruleset")
+	if err := again(0); err == nil || !strings.Contains(err.Error(), "not put back") {
+		t.Errorf("got %v", err)
+	}
+	i.wire.expect(false)
+	i.reach = i.dial
+	if err := again(1); err != nil {
+		t.Error(err)
+	}
+	// Undone, it does not come back; and once its time is over its rules are cleared away.
+	i.do(undoOf(t, i.isolate(2*time.Hour)), "long", action.Released)
+	i.left(entry("short", time.Hour))
+	i.insideStep(i.isolate(time.Hour), "over", "over", func(env action.Env) {
+		c := action.Claim{Key: stepOf("short") + string(action.Isolated), AlertID: "short", Backend: action.NFTables, Made: action.Duration(time.Second), Until: time.Now().Add(time.Second)}
+		if err := env.Claims.Put("host/isolation", c); err != nil {
+			t.Fatal(err)
+		}
+	})
+	command(t, "nft", "flush set inet riposte_isolation active")
+	until(t, "its time is over", func() bool {
+		if _, err := action.Reassert(t.Context(), i.gate, i.env(action.Env{})); err != nil {
+			t.Log(err) // the claim has no word on whom it lets through
+		}
+		return i.claimed("host/isolation") == ""
+	})
+	if rules := command(t, "nft", "list", "ruleset"); rules != "" {
+		t.Errorf("left behind:\n%s", rules)
+	}
+}
+
 func TestIsolateRefused(t *testing.T) {
 	if !inside(t) {
 		return

@@ -26,25 +26,35 @@ const holdFor = 10 * time.Second
 // survey says what stands in a firewall, for one look at much of it.
 type survey func(ctx context.Context, what netip.Prefix) (standing, error)
 
-// Reassert puts back what claims ask for and the firewall lacks, after a reboot say or when
+// Reassert puts back the blocks and the isolation that claims ask for and the firewall lacks, after a reboot say or when
 // somebody has flushed it, with the time that they have left; and forgets claims whose time is
 // over. A target that somebody else has in hand is left for the next time. What the guard
-// protects by now is not put back, which is an error. restored is how many blocks were put
-// back. Several may do so at once.
-func Reassert(ctx context.Context, host Claimed, guard Guard) (restored int, err error) {
+// protects by now is not put back, which is an error. restored is how many were put back.
+// Several may do so at once. Of env it needs Guard and, for an isolation, Reach.
+func Reassert(ctx context.Context, host Claimed, env Env) (restored int, err error) {
 	all, err := host.Claimed()
 	errs := []error{err}
 	surveys := make(map[string]survey)
 	for _, target := range slices.Sorted(maps.Keys(all)) {
-		what, ok := blockedBy(target)
-		if !ok { // not a claim of block_ip
-			continue
-		}
 		if ctx.Err() != nil {
 			errs = append(errs, context.Cause(ctx))
 			break
 		}
-		n, err := reassert(ctx, host, guard, surveys, what, all[target])
+		if target == isolationTarget {
+			again, err := isolateAgain(ctx, host, env, all[target])
+			if again {
+				restored++
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("isolation of this host: %w", err))
+			}
+			continue
+		}
+		what, ok := blockedBy(target)
+		if !ok { // not a claim on a firewall
+			continue
+		}
+		n, err := reassert(ctx, host, env.Guard, surveys, what, all[target])
 		restored += n
 		if err != nil {
 			errs = append(errs, fmt.Errorf("block of %s: %w", text(what), err))
@@ -149,6 +159,73 @@ func putBack(ctx context.Context, held Held, guard Guard, backend string, what n
 		return false, fmt.Errorf("not observed in %s after it was put back; does something else rewrite the firewall?", backend)
 	}
 	return true, nil
+}
+
+// isolateAgain isolates the host as the claims on that ask, if it is not, and also if whom it
+// must talk to has another address by now.
+func isolateAgain(ctx context.Context, host Claimed, env Env, list claims) (bool, error) {
+	wall, err := newIsolator()
+	if err != nil {
+		return false, err
+	}
+	as, err := isolatedAs(ctx, env, wall, list)
+	if err != nil {
+		return false, err
+	}
+	over := func(c Claim) bool { return c.Left(time.Now()) <= 0 }
+	if as && !slices.ContainsFunc(list, over) {
+		return false, nil
+	}
+	held, ok, err := host.TryHold(holdFor, isolationTarget)
+	if !ok {
+		return false, err
+	}
+	defer held.Release()
+	ctx, cancel := context.WithTimeout(ctx, holdFor)
+	defer cancel()
+	if list, err = held.List(isolationTarget); err != nil {
+		return false, err
+	}
+	for _, c := range list {
+		if over(c) {
+			err = errors.Join(err, held.Drop(isolationTarget, c.Key))
+		}
+	}
+	if as, failed := isolatedAs(ctx, env, wall, list); failed != nil || as || err != nil {
+		return false, errors.Join(err, failed)
+	}
+	c, ok := list.longest(NFTables, time.Now())
+	if !ok { // its rules are still there, and drop nothing
+		there, err := wall.entry(ctx)
+		if err != nil || there.Left > 0 {
+			return false, err
+		}
+		return false, wall.remove(ctx)
+	}
+	if env.Reach == nil {
+		return false, errors.New("not put back: nothing here can tell whether Redis is still reached")
+	}
+	if err := isolate(ctx, env, wall, list, c); err != nil {
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), netlinkPatience)
+		defer cancel()
+		return false, errors.Join(fmt.Errorf("not put back: %w", err), wall.remove(after))
+	}
+	return true, nil
+}
+
+// isolatedAs says whether the host is isolated as these claims ask, or not at all where they
+// ask nothing.
+func isolatedAs(ctx context.Context, env Env, wall isolator, list claims) (bool, error) {
+	there, mark, err := wall.standing(ctx)
+	if err != nil {
+		return false, err
+	}
+	c, ok := list.longest(NFTables, time.Now())
+	if !ok {
+		return false, nil // there may be rules to clear away
+	}
+	through, err := union(env.Guard, list)
+	return err == nil && there.covers(c, time.Now()) && mark == through.mark(), err
 }
 
 // backends are the firewalls that claims ask for something that can be put back. What netsh

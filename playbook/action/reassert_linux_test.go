@@ -15,7 +15,7 @@ import (
 
 func (s *site) reassert(want int) {
 	s.t.Helper()
-	if n, err := action.Reassert(s.t.Context(), s.gate, &guard.Floor{}); n != want || err != nil {
+	if n, err := action.Reassert(s.t.Context(), s.gate, action.Env{Guard: &guard.Floor{}}); n != want || err != nil {
 		s.t.Errorf("put back %d, %v; want %d", n, err, want)
 	}
 }
@@ -96,7 +96,7 @@ func TestReassert(t *testing.T) {
 			// By now it is protected.
 			command(t, "nft", "flush", "ruleset")
 			own := &guard.Floor{RedisPeers: func() []netip.Addr { return []netip.Addr{netip.MustParseAddr(one)} }}
-			if n, err := action.Reassert(t.Context(), s.gate, own); n != 1 || err == nil || !strings.Contains(err.Error(), one+" is a Redis server") {
+			if n, err := action.Reassert(t.Context(), s.gate, action.Env{Guard: own}); n != 1 || err == nil || !strings.Contains(err.Error(), one+" is a Redis server") {
 				t.Errorf("put back %d, %v", n, err)
 			}
 			stands(t, backend, one, "", 0)
@@ -138,7 +138,7 @@ func TestReassertAtOnce(t *testing.T) {
 		}
 		defer g.Close()
 		go func() {
-			n, err := action.Reassert(t.Context(), g, &guard.Floor{})
+			n, err := action.Reassert(t.Context(), g, action.Env{Guard: &guard.Floor{}})
 			if err != nil {
 				t.Error(err)
 			}
