@@ -221,7 +221,7 @@ func isolate(ctx context.Context, env Env, wall isolator, list claims, want Clai
 	reach, cancel := context.WithTimeout(ctx, reachWithin)
 	defer cancel()
 	if err := env.Reach(reach); err != nil {
-		return fmt.Errorf("Redis cannot be reached from inside (does its name need dns: true?): %w", err)
+		return fmt.Errorf("from inside, Redis cannot be reached (does its name need dns: true?): %w", err)
 	}
 	return wall.extend(ctx, want.standing(time.Now()))
 }

@@ -227,7 +227,7 @@ func TestIsolateUnreached(t *testing.T) {
 			// Redis is somewhere else than the guard thinks.
 			env.Guard = &guard.Floor{}
 			r, err := i.isolate(2*time.Hour).Apply(t.Context(), env)
-			if err == nil || !strings.Contains(err.Error(), "lifted again: Redis cannot be reached from inside") || r != (action.Receipt{}) {
+			if err == nil || !strings.Contains(err.Error(), "lifted again: from inside, Redis cannot be reached") || r != (action.Receipt{}) {
 				t.Errorf("got %v, %v", r, err)
 			}
 		})
