@@ -90,7 +90,7 @@ func (a *audit) account(id stream.AlertID) *account {
 
 func (a *audit) follow(acc *account, e Event) {
 	switch e.Event {
-	case "late", "resolve": // evidence beside what was accepted
+	case "late", "resolve", "lapse": // evidence beside what was accepted
 		return
 	case "revive", "purge":
 		acc.removed = true

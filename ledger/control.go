@@ -250,6 +250,17 @@ func Reserve(ctx context.Context, rdb redis.Cmdable, b Breaker, alerts []string)
 	return granted, tripped, nil
 }
 
+// Warm asks whether a playbook of this hash still only observes: its first so many matches, and
+// for so long after it was first seen on this host. It says so of each alert; one that was
+// observed for that reason is so for whoever asks again.
+func (l *Ledger) Warm(ctx context.Context, playbook, hash string, matches int, during time.Duration, alert stream.AlertID) (bool, error) {
+	warm, err := warmScript.Run(ctx, l.rdb, []string{l.cfg.Host.ControlKey()}, playbook, hash, matches, during.Microseconds(), string(alert)).Int64Slice()
+	if err != nil || len(warm) != 1 {
+		return false, fmt.Errorf("warm-up of playbook %s: %w", playbook, err)
+	}
+	return warm[0] == 1, nil
+}
+
 // Free sends alerts round again that wait for a switch or a breaker which no longer holds
 // them back: up to n, beginning with the skip-th. It says how many it has looked at.
 func (l *Ledger) Free(ctx context.Context, holds func(why string) bool, skip, n int) (looked, freed int, err error) {

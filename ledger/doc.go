@@ -45,12 +45,35 @@
 // # States
 //
 //	(absent) --Begin--> held --Record(last)--> done
-//	                     | |\--Bury---------> dead --Retry--> held, by nobody
-//	                     |  \--Park---------> waiting --Wake--> held, by nobody
-//	                     +--Begin of a successor, after the lease or a proven death--> held
+//	   |                 | |\--Bury---------> dead --Retry--> held, by nobody
+//	   |                 |  \--Park---------> waiting --Wake--> held, by nobody
+//	   |                 +--Begin of a successor, after the lease or a proven death--> held
+//	   +--Begin, held back--> waiting          done --Reopen--> held, by nobody
 //
 // A waiting alert is acked, so that it blocks nothing; its entry keeps the raw alert, and
-// the sorted set of waiting alerts when it is due. Any replica wakes it.
+// the sorted set of waiting alerts when it is due. Any replica wakes it: when that is, when a
+// person has decided (Reader.Decide), or when what held it back no longer does (Ledger.Free).
+//
+// # What holds an alert back
+//
+// Switches that a person turned off, and breakers that count the alerts on which a playbook
+// acts. Those of a host are in its slot of Redis, and Begin itself looks at them and counts,
+// so all replicas agree and there is never one too many. Those of the fleet are in a slot of
+// their own: replicas read its switches several times a second, and have its breakers count an
+// alert once Begin would grant it (Reserve), each by its name, so that nothing is counted
+// twice. A replica that dies in between has used up a place that only this alert can take: so
+// never more than the limit, and exactly the limit where none dies.
+//
+// An alert that was under way when its holder died is never parked, for what it has begun is
+// to be ended by whoever takes over: a switch has it wait where it is, pending, and a breaker
+// has counted it.
+//
+// # Undo
+//
+// What was done is taken back by further steps of the same entry, which a person adds to it
+// (Reader.Reopen). The delivery that brings it round again holds no alert, only the digest
+// that the entry is known by: what is to be done stands in the entry, where nobody can write
+// who may only add to the stream.
 //
 // # The token
 //

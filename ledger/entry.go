@@ -98,6 +98,7 @@ type Step struct {
 	Spec     json.RawMessage `json:"spec,omitempty"`     // parameters that wait for earlier outcomes, instead of With
 	OnError  string          `json:"on_error,omitempty"` // continue, stop or undo; empty means continue
 	Undoes   string          `json:"undoes,omitempty"`   // the step of this playbook that it takes back
+	Warm     bool            `json:"warm,omitempty"`     // its playbook warms up, and only observes for that reason
 	Verdict  string          `json:"verdict,omitempty"`  // the outcome, where planning left no choice; Reason says why
 
 	Attempts int       `json:"attempts,omitempty"` // times the step was tried, also where it was refused or only observed
@@ -107,6 +108,7 @@ type Step struct {
 	Replica  string    `json:"replica,omitempty"`
 	Started  time.Time `json:"started,omitzero"` // clock of the replica
 	Ended    time.Time `json:"ended,omitzero"`
+	Lapsed   time.Time `json:"lapsed,omitzero"`    // since when what was done for a time is over
 	Resolved *Note     `json:"resolved,omitempty"` // where the outcome is unknown, and somebody has looked
 }
 

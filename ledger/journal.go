@@ -16,12 +16,12 @@ import (
 
 // Event is one line of a host's journal: one change of a ledger entry, written by the
 // script that made the change. The exceptions are "late", which changed nothing, and
-// "resolve" and "purge", by which a person changed what stands beside it.
+// "lapse", "resolve" and "purge", by which something changed that stands beside it.
 type Event struct {
 	Line    string         // ID in the journal
 	ID      stream.AlertID //
 	Group   stream.Group   //
-	Event   string         // run resume poison record retry plan late release bury revive park wake approve deny undo resolve purge
+	Event   string         // run resume poison record retry plan late release bury revive park wake approve deny undo lapse resolve purge
 	Epoch   uint64         // of the token it happened under
 	Owner   string         // replica, or the person who asked for it
 	From    string         // with resume: the holder before
@@ -74,6 +74,8 @@ func (e Event) Words() string {
 		return because("buried as a dead letter by " + e.Owner)
 	case "resolve":
 		return because(fmt.Sprintf("%s: %s has looked into it", e.Step, e.Owner))
+	case "lapse":
+		return because(e.Step)
 	case "purge":
 		return because(fmt.Sprintf("dead letter purged by %s; it had been buried", e.Owner))
 	case "park":

@@ -122,6 +122,7 @@ var (
 	purgeScript    = script("purge")
 	reserveScript  = script("reserve")
 	reopenScript   = script("reopen")
+	warmScript     = script("warm")
 )
 
 func script(name string) *redis.Script { return redis.NewScript(source(name)) }

@@ -257,6 +257,7 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 		Replica  string  `json:"replica"`
 		Started  *string `json:"started"` // null until recorded
 		Ended    *string `json:"ended"`
+		Lapsed   *string `json:"lapsed,omitempty"` // since when what was done for a time is over
 		Resolved *Note   `json:"resolved,omitempty"`
 	}
 	at := func(t time.Time) *string {
@@ -268,7 +269,7 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 	}
 	steps := make([]step, len(e.Body.Steps))
 	for i, s := range e.Body.Steps {
-		steps[i] = step{s.Playbook, s.Step, s.Action, s.Mode, s.Hash, s.Undoes, s.Outcome, s.Reason, s.Epoch, s.Replica, at(s.Started), at(s.Ended), s.Resolved}
+		steps[i] = step{s.Playbook, s.Step, s.Action, s.Mode, s.Hash, s.Undoes, s.Outcome, s.Reason, s.Epoch, s.Replica, at(s.Started), at(s.Ended), at(s.Lapsed), s.Resolved}
 	}
 	return json.Marshal(struct {
 		ID         stream.AlertID `json:"id"`

@@ -186,7 +186,14 @@ func TestWords(t *testing.T) {
 		{ledger.Event{Event: "release", Owner: "b", Reason: "stop"}, "handed back by b: stop"},
 		{ledger.Event{Event: "bury", Owner: "b", Reason: "poison"}, "buried as a dead letter by b: poison"},
 		{ledger.Event{Event: "revive", Owner: "me@h", Entry: "1-1"}, "sent round again by me@h, as stream entry 1-1"},
-		{ledger.Event{Event: "park", Owner: "b"}, "park by b"},
+		{ledger.Event{Event: "park", Owner: "b", Reason: "approval"}, "set aside by b: approval"},
+		{ledger.Event{Event: "wake", Owner: "b", Entry: "1-1"}, "sent round again by b, as stream entry 1-1"},
+		{ledger.Event{Event: "approve", Owner: "me@h", Entry: "1-1"}, "approved by me@h, and sent round again as stream entry 1-1"},
+		{ledger.Event{Event: "deny", Owner: "me@h", Entry: "1-1"}, "denied by me@h, and sent round again as stream entry 1-1"},
+		{ledger.Event{Event: "undo", Owner: "me@h", Entry: "1-1", Reason: "no"}, "me@h wants it undone; sent round again as stream entry 1-1: no"},
+		{ledger.Event{Event: "plan", Owner: "b", Step: "p/s", Reason: "block 203.0.113.7"}, "p/s: made out by b: block 203.0.113.7"},
+		{ledger.Event{Event: "lapse", Step: "p/s", Reason: "its time was over at noon"}, "p/s: its time was over at noon"},
+		{ledger.Event{Event: "else", Owner: "b"}, "else by b"},
 	} {
 		if got := c.event.Words(); got != c.words {
 			t.Errorf("%+v: %q", c.event, got)

@@ -108,7 +108,7 @@ func (r *Reader) Resolve(ctx context.Context, id stream.AlertID, step, by, note 
 		}
 		keys := []string{r.host.JournalKey(), r.host.LedgerKey(r.group, id)}
 		written, err := resolveScript.Run(ctx, r.rdb, keys,
-			string(r.group), DefaultRetention.Milliseconds(), by, done.Step, note, raw, next).Bool()
+			string(r.group), DefaultRetention.Milliseconds(), by, done.Step, note, raw, next, "resolve").Bool()
 		if err != nil {
 			return Resolution{}, fmt.Errorf("resolve %s: %w; it may have been noted: see `riposte ledger show %s`", id, err, id)
 		}

@@ -155,14 +155,14 @@ func (t *template) render(env lateEnv) (string, error) {
 			out += string(raw)
 		}
 		out += p.literal
-		if len(out) > maxRendered {
-			return "", fmt.Errorf("the text grows over %d bytes", maxRendered)
+		if len(out) > maxRendered { // cut, not refused: a message is not to be silenced by its length
+			return clip(out, maxRendered), nil
 		}
 	}
 	return out, nil
 }
 
-// maxRendered bounds one parameter that an alert has filled in.
+// maxRendered bounds one parameter that an alert has filled in. It is longer than any path.
 const maxRendered = 16 << 10
 
 // eachText calls f for every text in a spec, with the path to it in the YAML and whether it
@@ -242,6 +242,9 @@ func rendered(spec action.Spec, earlier []string, env lateEnv) (action.Spec, err
 	})
 	if err != nil {
 		return nil, err
+	}
+	if t, ok := spec.(action.Tamer); ok {
+		t.Tame()
 	}
 	return spec, spec.Validate()
 }

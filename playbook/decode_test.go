@@ -253,7 +253,7 @@ func TestCapabilities(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	books, err := filepath.Glob("*.yaml")
+	books, err := filepath.Glob("library/*.yaml")
 	if err != nil || len(books) == 0 {
 		f.Fatal("no seeds", err)
 	}

@@ -14,7 +14,17 @@ type Limits struct {
 	// 30 min. After that it is not done.
 	Approval time.Duration `yaml:"approval"`
 	Breakers []Breaker     `yaml:"breakers"`
+	WarmUp   WarmUp        `yaml:"warm_up"`
 }
+
+// WarmUp has a playbook that is new on a host, or has changed, only observe at first: until it
+// has matched so many alerts and so much time has passed.
+type WarmUp struct {
+	Matches int           `yaml:"matches"` // 0 to 1000
+	During  time.Duration `yaml:"during"`  // 0 to 30 days
+}
+
+func (w WarmUp) wanted() bool { return w.Matches > 0 || w.During > 0 }
 
 // Breaker stops a playbook that acts more often than its author ever expected. An alert on
 // which the playbook would act counts once. The one that is too many trips the breaker: from
@@ -38,6 +48,7 @@ const (
 const (
 	defaultApproval = 30 * time.Minute
 	longestApproval = 7 * 24 * time.Hour
+	longestWarmUp   = 30 * 24 * time.Hour
 	mostBreakers    = 8
 	mostCounted     = 1000
 )
@@ -47,6 +58,11 @@ func (l *Limits) check() (field []any, err error) {
 	l.Approval = orDefault(l.Approval, defaultApproval)
 	if l.Approval < time.Minute || l.Approval > longestApproval {
 		return []any{"approval"}, fmt.Errorf("approval %v: want 1m to %v", l.Approval, longestApproval)
+	}
+	if w := l.WarmUp; w.Matches < 0 || w.Matches > mostCounted {
+		return []any{"warm_up", "matches"}, fmt.Errorf("warm_up.matches %d: want 0 to %d", w.Matches, mostCounted)
+	} else if w.During < 0 || w.During > longestWarmUp {
+		return []any{"warm_up", "during"}, fmt.Errorf("warm_up.during %v: want 0s to %v", w.During, longestWarmUp)
 	}
 	if len(l.Breakers) > mostBreakers {
 		return []any{"breakers"}, fmt.Errorf("%d breakers, more than %d", len(l.Breakers), mostBreakers)

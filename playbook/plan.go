@@ -26,6 +26,9 @@ type Planner struct {
 	Mode      Mode
 	MaxAge    time.Duration
 	Zone      *time.Location // of timestamps without a zone
+	// Warm says whether a playbook that matches an alert still warms up, and only observes. Nil:
+	// none does.
+	Warm func(book *Playbook, id stream.AlertID) bool
 }
 
 // Plan resolves every step of every playbook that matches. It has no side effects; what
@@ -96,11 +99,17 @@ func (p *Planner) resolve(book *Playbook, a *stream.Alert, seen action.Seen) []l
 	if !yes {
 		return nil
 	}
+	mode := weaker(p.Mode, book.Mode)
+	warm := mode.Acts() && book.Limits.WarmUp.wanted() && p.Warm != nil && p.Warm(book, a.ID)
+	if warm {
+		mode = Observe
+	}
 	var steps []ledger.Step
 	wanted, found := false, false
 	for _, s := range book.Steps {
 		wanted = wanted || s.kind.Targeted
 		planned := step(s)
+		planned.Mode, planned.Warm = string(mode), warm
 		resolved, applies := s.resolve(&planned, a, seen)
 		found = found || resolved && s.kind.Targeted
 		if applies {

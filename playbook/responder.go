@@ -144,7 +144,7 @@ func New(rdb redis.UniversalClient, g *gate.Gate, cfg Config) (*Responder, error
 // Reload has alerts that are begun from now on planned with other playbooks. What was begun
 // keeps its plan. It may be called at any time.
 func (r *Responder) Reload(books []*Playbook) {
-	r.planner.Store(&Planner{Host: r.cfg.Host, Playbooks: books, Mode: r.cfg.Mode, MaxAge: r.cfg.MaxAge, Zone: r.cfg.Zone})
+	r.planner.Store(&Planner{Host: r.cfg.Host, Playbooks: books, Mode: r.cfg.Mode, MaxAge: r.cfg.MaxAge, Zone: r.cfg.Zone, Warm: r.warm})
 }
 
 // Run works until ctx ends. Then it finishes or hands back what it holds, without waiting

@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"riposte/ledger"
+	"riposte/stream"
 )
 
 // fleet is what this replica knows of the fleet's switches, which are not in its host's slot
@@ -107,6 +108,18 @@ func (r *Responder) reserve(ctx context.Context, c claim) string {
 		}
 	}
 	return ""
+}
+
+// warm says whether a playbook still only observes an alert. Where Redis cannot tell, it does.
+func (r *Responder) warm(book *Playbook, id stream.AlertID) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), r.ledger.Lease())
+	defer cancel()
+	warm, err := r.ledger.Warm(ctx, book.Name, book.Hash, book.Limits.WarmUp.Matches, book.Limits.WarmUp.During, id)
+	if err != nil {
+		r.log.Warn("cannot tell whether a playbook has warmed up; it only observes", "alert", id, "err", err)
+		return true
+	}
+	return warm
 }
 
 // tellOfTrip publishes an alert, so that whichever playbook notifies does.

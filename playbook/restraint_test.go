@@ -306,3 +306,64 @@ steps:
 		}
 	}
 }
+
+// A playbook that is new, or has changed, only observes its first matches.
+func TestWarmUp(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	rdb := srv.Client()
+	book, file := noted(t, "limits:\n  warm_up: {matches: 3}\n")
+	runtime := t.TempDir()
+	for _, name := range []string{"h1-1-a", "h1-1-b"} {
+		newReplica(t, srv, name, runtime, book, nil).start()
+	}
+	for i := range 5 {
+		id := stream.AlertID(fmt.Sprint("a-", i))
+		publish(t, rdb, fresh(string(id)))
+		want := "logged"
+		if i < 3 {
+			want = "observed"
+		}
+		if got, reason := outcome(t, rdb, id); got != want || i < 3 && !strings.Contains(reason, "warms up") {
+			t.Errorf("alert %d: %s: %s", i, got, reason)
+		}
+	}
+	if n := lines(t, file); n != 2 {
+		t.Errorf("%d effects, want 2", n)
+	}
+	newReplica(t, srv, "h1-1-c", runtime, book+"# changed\n", func(c *playbook.Config) { c.Group = "other" }).start()
+	until(t, "the changed playbook begins anew", func() bool {
+		raw, err := rdb.Get(t.Context(), host.LedgerKey("other", "a-4")).Bytes()
+		if err != nil {
+			return false
+		}
+		_, body, err := ledger.ParseEntry(raw)
+		return err == nil && body.Steps[0].Outcome == "logged" && strings.HasPrefix(rdb.HGet(t.Context(), host.ControlKey(), "warm:note").Val(), playbookHash(t, book+"# changed\n"))
+	})
+	audited(t, rdb)
+}
+
+// An attacker does not silence a message by what he puts into it.
+func TestTemplatesInMessages(t *testing.T) {
+	book := decode(t, `
+name: p
+match: "true"
+steps:
+  - name: a
+    action: notify
+    with: {channel: webhook, url: "https://example.org/", subject: "{{ alert.title }}", text: "{{ alert.description }}"}
+`)
+	planner := &playbook.Planner{Host: host, Playbooks: book, Mode: playbook.Enforce, MaxAge: time.Hour, Zone: time.UTC}
+	for _, title := range []string{"a\r\nBcc: me", strings.Repeat("long ", 2000), "\x00\x1b[2J"} {
+		a := &stream.Alert{ID: "x", Title: title, Description: title}
+		step := planner.Plan(a, time.Now(), time.Now()).Steps[0]
+		if step.Verdict != "" || strings.Contains(string(step.With), `\r`) && strings.Contains(step.Reason, "subject") {
+			t.Errorf("%.20q: %s %s", title, step.Verdict, step.Reason)
+		}
+	}
+}
+
+func playbookHash(t *testing.T, src string) string {
+	t.Helper()
+	return decode(t, src)[0].Hash
+}

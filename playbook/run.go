@@ -198,7 +198,11 @@ func (r *Responder) decide(ctx context.Context, pass *gate.Pass, g *ledger.Grant
 	case expired:
 		return action.Receipt{Outcome: action.Expired, Reason: "it was begun, is not in place, and is too old to be repeated"}, nil
 	case !mode.Acts():
-		return action.Receipt{Outcome: action.Observed, Reason: "would " + effect.Describe()}, nil
+		reason := "would " + effect.Describe()
+		if step.Warm {
+			reason += "; the playbook is new here, and warms up"
+		}
+		return action.Receipt{Outcome: action.Observed, Reason: reason}, nil
 	}
 
 	if class == action.AtMostOnce {

@@ -234,6 +234,9 @@ func (b *booking) printHistory(e ledger.Entry, history []ledger.Event) error {
 			ended = ledger.Stamp(s.Ended)
 		}
 		rows[i] = []string{s.Playbook + "/" + s.Step, s.Action, s.Mode, strconv.Itoa(s.Attempts), s.Outcome, ended, s.Replica, s.Reason}
+		if !s.Lapsed.IsZero() {
+			rows[i][len(rows[i])-1] += "; over since " + ledger.Stamp(s.Lapsed)
+		}
 		if n := s.Resolved; n != nil {
 			rows[i][len(rows[i])-1] += fmt.Sprintf("; %s looked into it at %s: %s", n.By, ledger.Stamp(n.At), n.Note)
 		}

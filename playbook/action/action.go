@@ -149,6 +149,10 @@ type Spec interface {
 	Capabilities(ownUID bool) []Capability
 }
 
+// Tamer is a Spec that can make a harmless text of whatever an alert has filled in. A message is
+// not to be lost because an attacker has put a line feed into its subject.
+type Tamer interface{ Tame() }
+
 // Seen is when the alert was seen: any moment in [From, Until).
 type Seen struct{ From, Until time.Time }
 

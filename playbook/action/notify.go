@@ -225,6 +225,12 @@ func (s *NotifySpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	return n
 }
 
+// Tame implements Tamer.
+func (s *NotifySpec) Tame() {
+	s.Subject = clip(printable(s.Subject), maxSubject-len("..."))
+	s.Text = clip(strings.ReplaceAll(s.Text, "\x00", ""), maxText-len("..."))
+}
+
 // Capabilities implements Spec.
 func (s *NotifySpec) Capabilities(ownUID bool) []Capability { return nil }
 
