@@ -15,17 +15,24 @@ import (
 	"riposte/test/need"
 )
 
+// writeTour has the README filled in with what the tour prints: RIPOSTE_WRITE_TOUR=1.
+var writeTour = os.Getenv("RIPOSTE_WRITE_TOUR") != ""
+
+const readme = "../../README.md"
+
+var tourBlock = regexp.MustCompile("(?ms)^```console\n(.*?)^```$")
+
 // stop is a command of the tour, and what it is to print.
 type stop struct{ command, output string }
 
 // tour reads the blocks of the README that show commands with their output.
 func tour(t *testing.T) (stops []stop) {
 	t.Helper()
-	raw, err := os.ReadFile("../../README.md")
+	raw, err := os.ReadFile(readme)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, block := range regexp.MustCompile("(?ms)^```console\n(.*?)^```$").FindAllStringSubmatch(string(raw), -1) {
+	for _, block := range tourBlock.FindAllStringSubmatch(string(raw), -1) {
 		for line := range strings.Lines(block[1]) {
 			switch command, isCommand := strings.CutPrefix(line, "$ "); {
 			case isCommand:
@@ -120,15 +127,65 @@ func TestTour(t *testing.T) {
 	sh := &shell{in: in, out: bufio.NewScanner(r)}
 	t.Cleanup(func() { in.Close(); r.Close() })
 	looks := regexp.MustCompile(`^(riposte (ledger|status)|nft list|grep|ps) `)
+	hostname, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := map[string][]string{}
 	for _, stop := range stops {
 		want := gist(stop.output)
-		got := sh.do(t, stop.command)
+		do := func() string {
+			// What stands in the README is of a host called web-1 with the usual folders.
+			out := strings.ReplaceAll(sh.do(t, stop.command), filepath.Join(s.dir, "state"), "/var/lib/riposte")
+			return strings.ReplaceAll(out, "@"+hostname, "@web-1")
+		}
+		got := do()
+		if writeTour {
+			if looks.MatchString(stop.command + " ") { // what it shows is being done, and nobody knows what that is
+				time.Sleep(3 * time.Second)
+				got = do()
+			}
+			printed[stop.command] = append(printed[stop.command], strings.TrimRight(got, "\n"))
+			continue
+		}
 		for deadline := time.Now().Add(patience); gist(got) != want && looks.MatchString(stop.command+" ") && time.Now().Before(deadline); {
-			got = sh.do(t, stop.command)
+			got = do()
 		}
 		if gist(got) != want {
 			log, _ := os.ReadFile(filepath.Join(cmd.Dir, "responder.log"))
 			t.Fatalf("$ %s\n%s\nthe README has\n%s\n%s", stop.command, got, stop.output, log)
 		}
+	}
+	if writeTour {
+		rewrite(t, printed)
+	}
+}
+
+// rewrite puts what the commands have printed into the README.
+func rewrite(t *testing.T, printed map[string][]string) {
+	t.Helper()
+	raw, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := tourBlock.ReplaceAllStringFunc(string(raw), func(block string) string {
+		var out strings.Builder
+		for line := range strings.Lines(block) {
+			command, isCommand := strings.CutPrefix(line, "$ ")
+			if !isCommand && !strings.HasPrefix(line, "```") {
+				continue
+			}
+			out.WriteString(line)
+			if command = strings.TrimSpace(command); isCommand {
+				if first := printed[command][0]; first != "" {
+					out.WriteString(first + "\n")
+				}
+				printed[command] = printed[command][1:]
+			}
+		}
+		return out.String()
+	})
+	if err := os.WriteFile(readme, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
