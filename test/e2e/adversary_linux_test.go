@@ -211,15 +211,21 @@ func (w *siege) forged() []attack {
 // races names processes that end, and whose PIDs are taken by innocents, just then.
 func (w *siege) races(n int) (attacks []attack) {
 	w.t.Helper()
+	won := 0
 	for i := range n {
 		was := sleeper(w.t)
+		ticks := was.stat().StartTicks
 		book := []string{"stop", "tree", "suspend"}[i%3]
 		a := attack{where: fmt.Sprintf("race %d", i), outcomes: []string{"terminated", "killed", "suspended", "already_gone", "refused"}}
-		a.entry = []any{"alert", w.alert(fmt.Sprint("race-", i), book, fmt.Sprintf(`"process":{"pid":%d,"start_ticks":%d}`, was.pid, was.stat().StartTicks), true)}
+		a.entry = []any{"alert", w.alert(fmt.Sprint("race-", i), book, fmt.Sprintf(`"process":{"pid":%d,"start_ticks":%d}`, was.pid, ticks), true)}
 		w.publish(&a)
 		attacks = append(attacks, a)
-		name := fmt.Sprint("racer", string(rune('a'+i)))
-		w.spare(name, w.succeed(name, was, need.Binary(w.t, "sleep")).pid)
+		if w.succeed("racer"+string(rune('a'+i)), was, ticks, need.Binary(w.t, "sleep")) {
+			won++
+		}
+	}
+	if won < n/2 {
+		w.t.Errorf("only %d of %d PIDs were given out again", won, n)
 	}
 	return attacks
 }

@@ -213,10 +213,8 @@ func (w *siege) processes() {
 	w.words["redisthread"] = w.thread(w.redis.PID())
 
 	// PIDs that others have by now.
-	was := sleeper(t)
-	w.spare("reused", w.succeed("reused", was, need.Binary(t, "sleep")).pid)
-	was = sleeper(t)
-	w.spare("heir", w.succeed("heir", was, w.program("sshd", 0, 0o755)).pid)
+	w.inherit("reused", need.Binary(t, "sleep"))
+	w.inherit("heir", w.program("sshd", 0, 0o755))
 	// One that nobody will have.
 	last, err := os.ReadFile(lastPID)
 	if err != nil {
@@ -288,32 +286,45 @@ func setLastPID(t *testing.T, pid int) {
 	}
 }
 
-// succeed ends a process and starts a program that runs for long under its PID, so much later
-// that the two can be told apart. A thread or somebody else's fork may take the PID before, so
-// that it takes some tries.
-func (w *siege) succeed(name string, was victim, program string) victim {
+// inherit starts a program under the PID of a process that has ended.
+func (w *siege) inherit(name, program string) {
 	w.t.Helper()
-	ticks, seen := was.stat().StartTicks, time.Now()
-	w.words[name+".was"], w.words[name+".seen"] = fmt.Sprint(ticks), isoformat(seen)
+	for range 10 {
+		was := sleeper(w.t)
+		ticks, seen := was.stat().StartTicks, time.Now()
+		w.words[name+".was"], w.words[name+".seen"] = fmt.Sprint(ticks), isoformat(seen)
+		if w.succeed(name, was, ticks, program) {
+			return
+		}
+	}
+	w.t.Fatal("no PID is given out again")
+}
+
+// succeed ends a process, unless somebody else has, and starts a program that runs for long
+// under its PID, so much later that the two can be told apart. A thread or somebody else's fork
+// may take the PID before, and may keep it: then it has no successor.
+func (w *siege) succeed(name string, was victim, ticks uint64, program string) bool {
+	w.t.Helper()
 	_ = was.cmd.Process.Kill()
 	<-was.gone
+	ended := time.Now()
 	until(w.t, func() string { return "is later" }, func() bool {
 		var now unix.Timespec
 		err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now)
-		return err == nil && uint64(now.Nano()/1e7) > ticks && time.Since(seen) > 50*time.Millisecond
+		return err == nil && uint64(now.Nano()/1e7) > ticks && time.Since(ended) > 50*time.Millisecond
 	})
-	for range 1000 {
+	for range 100 {
 		setLastPID(w.t, was.pid-1)
 		cmd := exec.Command(program, "1000")
 		gone := spawn(w.t, cmd)
 		if cmd.Process.Pid == was.pid {
-			return victim{w.t, cmd, gone, was.pid}
+			w.spare(name, was.pid)
+			return true
 		}
 		_ = cmd.Process.Kill()
 		<-gone
 	}
-	w.t.Fatalf("PID %d is not given out again", was.pid)
-	return victim{}
+	return false
 }
 
 // disturbed says what has happened to somebody to whom nothing may happen; empty if nothing.
