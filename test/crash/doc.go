@@ -17,6 +17,21 @@
 // The boundaries are read from the source of package playbook: a new one is covered, or
 // fails the test that says how it ought to end.
 //
+// # Actions
+//
+// The classes stand for all actions there, each by one whose effects can be counted. Every
+// other action that a playbook has, and every undo of one, goes through the worst of the
+// faults as well: the replica is killed at each boundary from the grant to the record, with a
+// peer beside it. These cases have namespaces of their own, because they really block,
+// isolate and quarantine, and each looks from outside whether that was done, once, or is as
+// it was before: at the processes, the firewall, the files, the vault, the archive, and at
+// what a web server was told.
+//
+// Time goes on while nobody is there, too. A block that was closed does not come back when it
+// is over, neither by the successor nor by what puts lost blocks back; an alert that has come
+// of age is expired, and nothing is begun about it; and of two blocks of one address an undo
+// leaves the other, with its time.
+//
 // # Commands
 //
 // Three replicas hand one alert to each other, through a proxy: the first is killed, the
