@@ -238,6 +238,11 @@ func rendered(spec action.Spec, earlier []string, env lateEnv) (action.Spec, err
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", dotted(path), err)
 		}
+		if w, ok := spec.(action.Wary); ok {
+			if err := w.TakeFrom(fmt.Sprint(path[0]), out); err != nil {
+				return "", fmt.Errorf("%s: %w", dotted(path), err)
+			}
+		}
 		return out, nil
 	})
 	if err != nil {

@@ -149,6 +149,12 @@ type Spec interface {
 	Capabilities(ownUID bool) []Capability
 }
 
+// Wary is a Spec that takes less from an alert than from the author of a playbook. TakeFrom
+// says what is wrong with a text that a template has made of an alert, in a field by its YAML name.
+type Wary interface {
+	TakeFrom(field, text string) error
+}
+
 // Tamer is a Spec that can make a harmless text of whatever an alert has filled in. A message is
 // not to be lost because an attacker has put a line feed into its subject.
 type Tamer interface{ Tame() }

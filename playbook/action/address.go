@@ -57,6 +57,13 @@ func (a Addresses) validate() error {
 	return nil
 }
 
+// oneAddress is all that an alert may fill in: no network, and none of the words that mean
+// something to a playbook.
+func oneAddress(text string) error {
+	_, err := parseAddress(text)
+	return err
+}
+
 // resolve binds the addresses to an alert. It returns the alert's own apart, which must be a
 // single address, because anybody may have written it. ok is false where nothing is left.
 func (a Addresses) resolve(alert *stream.Alert) (address string, more []string, ok bool) {

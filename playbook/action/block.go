@@ -83,6 +83,9 @@ func (s *BlockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	return b
 }
 
+// TakeFrom implements Wary: what anybody may have written is a single address.
+func (s *BlockSpec) TakeFrom(field, text string) error { return oneAddress(text) }
+
 // Capabilities implements Spec.
 func (s *BlockSpec) Capabilities(ownUID bool) []Capability {
 	switch s.Backend {

@@ -88,6 +88,14 @@ func exeOf(a *stream.Alert) string {
 	return clip(strings.TrimSuffix(a.Process.Exe, deleted), maxPath)
 }
 
+// TakeFrom implements Wary: a path is one, and not a word of the playbook's.
+func (s *QuarantineSpec) TakeFrom(field, text string) error {
+	if field != "path" {
+		return nil
+	}
+	return validPath(text)
+}
+
 // Capabilities implements Spec.
 func (s *QuarantineSpec) Capabilities(ownUID bool) []Capability {
 	if ownUID {

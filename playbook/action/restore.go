@@ -45,6 +45,14 @@ func (s *RestoreSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	return r
 }
 
+// TakeFrom implements Wary: a path is one, and not a word of the playbook's.
+func (s *RestoreSpec) TakeFrom(field, text string) error {
+	if field != "path" {
+		return nil
+	}
+	return validPath(text)
+}
+
 // Capabilities implements Spec.
 func (s *RestoreSpec) Capabilities(ownUID bool) []Capability {
 	if ownUID {

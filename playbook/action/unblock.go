@@ -48,6 +48,9 @@ func (s *UnblockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	return &UnblockIP{Address: b.Address, Addresses: b.Addresses, Backend: b.Backend}
 }
 
+// TakeFrom implements Wary: what anybody may have written is a single address.
+func (s *UnblockSpec) TakeFrom(field, text string) error { return oneAddress(text) }
+
 // Capabilities implements Spec.
 func (s *UnblockSpec) Capabilities(ownUID bool) []Capability { return s.block().Capabilities(ownUID) }
 

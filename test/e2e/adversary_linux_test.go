@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -38,6 +39,7 @@ var acting = map[string]string{
 	"last":    `{name: act, action: block_ip, with: {address: "198.51.100.{{ alert.details.last }}"}}`,
 	"late":    `{name: act, action: block_ip, with: {address: '{{ steps.log.ok ? alert.details.address : "" }}'}}`,
 	"note":    `{name: act, action: log, with: {path: LOG}}`,
+	"hide":    `{name: act, action: quarantine_file, with: {path: "{{ alert.details.path }}"}}`,
 	"plain":   `{name: act, action: terminate_process}`,
 	"flood":   `{name: act, action: terminate_process, with: {grace: 5s}}`,
 	// Each of these appends what it was given, as the kernel tells it, in one write.
@@ -47,7 +49,7 @@ var acting = map[string]string{
 }
 
 // harmful are the actions that could do harm.
-var harmful = []string{"terminate_process", "suspend_process", "resume_process", "block_ip", "unblock_ip", "run_script"}
+var harmful = []string{"terminate_process", "suspend_process", "resume_process", "block_ip", "unblock_ip", "quarantine_file", "restore_file", "run_script"}
 
 // TestAdversary gives three replicas some hundred alerts that try to make them a weapon: to end
 // what the host or Riposte itself lives by, whoever has the PID by now, or everybody at once; to
@@ -71,6 +73,7 @@ func TestAdversary(t *testing.T) {
 		flood[i] = sleeper(t)
 	}
 	kept := w.keep("a", "b/c")
+	w.lay()
 
 	books, trace := w.acting(), filepath.Join(w.dir, "trace")
 	flags := []string{"--playbooks", books, "--trace", trace}
@@ -328,7 +331,7 @@ func (w *siege) begun(attacks []attack, trace string) {
 	may := map[string]string{}
 	for _, a := range attacks {
 		if !slices.ContainsFunc(a.outcomes, func(o string) bool {
-			return slices.Contains([]string{"terminated", "killed", "suspended", "blocked", "ran"}, o)
+			return slices.Contains([]string{"terminated", "killed", "suspended", "blocked", "quarantined", "ran"}, o)
 		}) {
 			may[a.id] = a.where
 		}
@@ -428,6 +431,18 @@ func (w *siege) lines(entries map[string]entry) {
 	}
 	if !maps.Equal(got, want) {
 		w.t.Errorf("%d keys in the log, want %d", len(got), len(want))
+	}
+}
+
+// lay makes ways that lead to the kept files and to what is no file, and a file that may go.
+func (w *siege) lay() {
+	w.t.Helper()
+	kept, links := filepath.Join(w.dir, "kept"), filepath.Join(w.dir, "links")
+	w.words["kept"], w.words["links"], w.words["run"] = kept, links, filepath.Join(w.dir, "run")
+	if err := errors.Join(os.Mkdir(links, 0o755), os.Symlink(filepath.Join(kept, "a"), filepath.Join(links, "file")),
+		os.Symlink(kept, filepath.Join(links, "folder")), unix.Mkfifo(filepath.Join(links, "pipe"), 0o644),
+		os.WriteFile(filepath.Join(links, "dropped"), []byte("dropped"), 0o755)); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
