@@ -65,12 +65,22 @@ type Receipt struct {
 
 // Refusal is the error of a guardrail. It is an answer, not a fault: it is recorded as
 // the outcome refused and never retried.
-type Refusal struct{ Reason string }
+type Refusal struct {
+	Reason string
+	// Unread says that a guard refuses for what it could not read, and not for what it knows:
+	// a reason to leave alone what there is, and none to take it away.
+	Unread bool
+}
 
 func (r *Refusal) Error() string { return "refused: " + r.Reason }
 
 // Refuse makes a Refusal.
-func Refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
+func Refuse(format string, args ...any) error { return &Refusal{Reason: fmt.Sprintf(format, args...)} }
+
+// RefuseUnread makes a Refusal of what could not be read.
+func RefuseUnread(format string, args ...any) error {
+	return &Refusal{Reason: fmt.Sprintf(format, args...), Unread: true}
+}
 
 // Effect is one step resolved for one alert: plain data, frozen as JSON in the ledger
 // entry, so that a successor runs what the first holder planned. An Effect may hold

@@ -29,7 +29,7 @@ func (f *Floor) Address(addr netip.Addr) error {
 	}
 	facts, err := f.host()
 	if err != nil {
-		return action.Refuse("what %s is to this host cannot be read: %v", addr, err)
+		return action.RefuseUnread("what %s is to this host cannot be read: %v", addr, err)
 	}
 	for _, a := range meanings {
 		if what := facts[a]; what != "" {
@@ -95,7 +95,7 @@ func (f *Floor) Network(what netip.Prefix) error {
 	}
 	facts, err := f.host()
 	if err != nil {
-		return action.Refuse("what %s is to this host cannot be read: %v", what, err)
+		return action.RefuseUnread("what %s is to this host cannot be read: %v", what, err)
 	}
 	what = what.Masked()
 	for _, p := range append([]netip.Prefix{what}, embeddedNetwork(what)...) {
@@ -184,7 +184,7 @@ func (f *Floor) Lifelines() (lines action.Lifelines, err error) {
 	}
 	facts := make(facts)
 	if err := facts.addSystem(); err != nil {
-		return lines, action.Refuse("what this host cannot do without cannot be read: %v", err)
+		return lines, action.RefuseUnread("what this host cannot do without cannot be read: %v", err)
 	}
 	for _, addr := range slices.SortedFunc(maps.Keys(facts), netip.Addr.Compare) {
 		switch facts[addr] {

@@ -126,11 +126,21 @@ func openExe(st proc.Stat) (executable, error) {
 // name is the base name. It is empty where the path is longer than the kernel shows, as
 // anybody can make one and no service has.
 func (e executable) name() (string, error) {
+	target, err := e.path()
+	if target == "" {
+		return "", err
+	}
+	return path.Base(target), err
+}
+
+// path is what the kernel shows, without the word that it was deleted. It is empty where it is
+// too long to be shown.
+func (e executable) path() (string, error) {
 	target, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(e.fd))
 	if errors.Is(err, unix.ENAMETOOLONG) {
 		return "", nil
 	}
-	return path.Base(strings.TrimSuffix(target, " (deleted)")), err
+	return strings.TrimSuffix(target, " (deleted)"), err
 }
 
 // rootOnly says that the file is root's and writable by root alone.
