@@ -86,6 +86,10 @@
 // a reboot and a flushed firewall, with a gap; and one that was taken back, or was never
 // seen to stand, does not come back.
 //
+// LiftProtected takes away the blocks of what the guard protects by now, so that an entry of the
+// allow-list lifts what was blocked before it, and a new gateway is reached again. What the guard
+// cannot tell of, at this moment, stays blocked.
+//
 // A target keeps a thousand claims, those that stand longest: more only tell that it is
 // flooded.
 //
