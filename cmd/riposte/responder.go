@@ -143,7 +143,9 @@ func (r *responder) run(ctx context.Context) (err error) {
 	}
 	var upkeep sync.WaitGroup
 	maintaining, stop := context.WithCancel(ctx) // until the replica has stopped, for whatever reason
-	upkeep.Go(func() { maintain(maintaining, r.log, m.gate, action.Env{Guard: floor, Reach: reach(rdb)}, mode) })
+	upkeep.Go(func() {
+		maintain(maintaining, r.log, m.gate, action.Env{Guard: floor, Reach: reach(rdb), Lapsed: lapsed(rdb, m.name)}, mode)
+	})
 	upkeep.Go(func() { peers.keep(maintaining) })
 	upkeep.Go(func() { r.keepLoaded(maintaining, replica, group) })
 	err = errors.Join(replica.Run(ctx), m.life.Retire())
@@ -228,7 +230,7 @@ func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, env action.En
 		} else if n > 0 {
 			log.Info("removed expired iptables rules", "rules", n)
 		}
-		if mode == playbook.Enforce {
+		if mode.Acts() {
 			n, err := action.Reassert(ctx, g, env)
 			if err != nil && ctx.Err() == nil {
 				log.Warn("blocks or an isolation not put back", "err", err)

@@ -133,6 +133,9 @@ type Env struct {
 	// Reach makes a fresh connection to Redis, by its name and not by one that stands already.
 	// Where it is nil nothing is done that could cut Redis off.
 	Reach func(ctx context.Context) error
+	// Lapsed tells that the time of a claim is over, and says whether that is known by now. Nil:
+	// nobody wants to know. Only Reassert asks.
+	Lapsed func(context.Context, Claim) (known bool, err error)
 	// Locks are the gate's locked descriptors. An action that starts a process passes them on
 	// (ExtraFiles), so that the locks stand until that process is gone too.
 	Locks []*os.File

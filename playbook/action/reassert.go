@@ -28,7 +28,7 @@ type survey func(ctx context.Context, what netip.Prefix) (standing, error)
 
 // Reassert puts back the blocks and the isolation that claims ask for and the firewall lacks, after a reboot say or when
 // somebody has flushed it, with the time that they have left; and forgets claims whose time is
-// over. A target that somebody else has in hand is left for the next time. What the guard
+// over, once Env.Lapsed has told of them. A target that somebody else has in hand is left for the next time. What the guard
 // protects by now is not put back, which is an error. restored is how many were put back.
 // Several may do so at once. Of env it needs Guard and, for an isolation, Reach.
 func Reassert(ctx context.Context, host Claimed, env Env) (restored int, err error) {
@@ -54,7 +54,7 @@ func Reassert(ctx context.Context, host Claimed, env Env) (restored int, err err
 		if !ok { // not a claim on a firewall
 			continue
 		}
-		n, err := reassert(ctx, host, env.Guard, surveys, what, all[target])
+		n, err := reassert(ctx, host, env, surveys, what, all[target])
 		restored += n
 		if err != nil {
 			errs = append(errs, fmt.Errorf("block of %s: %w", text(what), err))
@@ -73,7 +73,7 @@ func few(errs []error) error {
 	return errors.Join(errs...)
 }
 
-func reassert(ctx context.Context, host Claimed, guard Guard, surveys map[string]survey, what netip.Prefix, list claims) (restored int, err error) {
+func reassert(ctx context.Context, host Claimed, env Env, surveys map[string]survey, what netip.Prefix, list claims) (restored int, err error) {
 	now := time.Now()
 	amiss := slices.ContainsFunc(list, func(c Claim) bool { return c.Left(now) <= 0 })
 	targets := []string{blockTarget(what)}
@@ -112,24 +112,39 @@ func reassert(ctx context.Context, host Claimed, guard Guard, surveys map[string
 	if list, err = held.List(blockTarget(what)); err != nil {
 		return 0, err
 	}
-	var over []string
-	for _, c := range list {
-		if c.Left(time.Now()) <= 0 {
-			over = append(over, c.Key)
-		}
-	}
-	errs := []error{held.Drop(blockTarget(what), over...)}
+	over, err := env.over(ctx, list)
+	errs := []error{err, held.Drop(blockTarget(what), over...)}
 	for _, backend := range list.backends() {
 		if backend == IPTables && !slices.Contains(targets, firewallTarget) {
 			continue // it came meanwhile, with a block of its own
 		}
-		again, err := putBack(ctx, held, guard, backend, what, list)
+		again, err := putBack(ctx, held, env.Guard, backend, what, list)
 		errs = append(errs, err)
 		if again {
 			restored++
 		}
 	}
 	return restored, errors.Join(errs...)
+}
+
+// over are the keys of the claims whose time is over. One of which nobody could be told is kept
+// for the next time: it asks for nothing any more.
+func (e Env) over(ctx context.Context, list claims) (keys []string, err error) {
+	var errs []error
+	for _, c := range list {
+		if c.Left(time.Now()) > 0 {
+			continue
+		}
+		told := true
+		if e.Lapsed != nil && !c.Begun {
+			told, err = e.Lapsed(ctx, c)
+			errs = append(errs, err)
+		}
+		if told {
+			keys = append(keys, c.Key)
+		}
+	}
+	return keys, errors.Join(errs...)
 }
 
 // putBack makes the firewall stand for the longest claim, where it does not.
@@ -186,11 +201,8 @@ func isolateAgain(ctx context.Context, host Claimed, env Env, list claims) (bool
 	if list, err = held.List(isolationTarget); err != nil {
 		return false, err
 	}
-	for _, c := range list {
-		if over(c) {
-			err = errors.Join(err, held.Drop(isolationTarget, c.Key))
-		}
-	}
+	keys, failed := env.over(ctx, list)
+	err = errors.Join(failed, held.Drop(isolationTarget, keys...))
 	if as, failed := isolatedAs(ctx, env, wall, list); failed != nil || as || err != nil {
 		return false, errors.Join(err, failed)
 	}
