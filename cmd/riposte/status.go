@@ -104,8 +104,8 @@ func (a *app) controlled(ctx context.Context, rdb *redis.Client, s stream.HostSt
 	}
 	for _, name := range slices.Sorted(maps.Keys(host.Tripped)) {
 		t := host.Tripped[name]
-		k.Summary = append(k.Summary, fmt.Sprintf("BREAKER %s has tripped at %s: more than %d alerts within %s; look, then: riposte breaker reset %[1]s --host %s",
-			name, ledger.Stamp(t.At), t.Most, stream.Span(t.Within), s.Host))
+		k.Summary = append(k.Summary, fmt.Sprintf("BREAKER %s has tripped at %s: more than %d alerts within %s; look, then: riposte breaker reset %s --host %s",
+			name, ledger.Stamp(t.At), t.Most, stream.Span(t.Within), name, s.Host))
 	}
 	return k, nil
 }
