@@ -25,7 +25,8 @@
 // peer beside it. These cases have namespaces of their own, because they really block,
 // isolate and quarantine, and each looks from outside whether that was done, once, or is as
 // it was before: at the processes, the firewall, the files, the vault, the archive, and at
-// what a web server was told.
+// what a web server was told. A replica is killed in the middle of each effect as well, some
+// time after it has begun: where that was is a matter of luck, what is to become of it is not.
 //
 // Time goes on while nobody is there, too. A block that was closed does not come back when it
 // is over, neither by the successor nor by what puts lost blocks back; an alert that has come
