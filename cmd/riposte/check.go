@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"riposte/playbook"
+	"riposte/playbook/guard"
 	"riposte/sensor"
 	"riposte/stream/strict"
 )
@@ -18,12 +19,13 @@ import (
 func newCheckCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check PATH...",
-		Short: "Validate playbooks and rules",
-		Long: `Check validates playbooks and sensor rules: files, or folders of *.yaml and *.yml files as
---playbooks and --rules take them. A file with the key "rules" holds rules, any other is a
-playbook. It needs neither Redis nor privileges. The exit code is 0 if all is well and 1 if
-something was found.`,
-		Example: `  riposte check /etc/riposte/playbooks /etc/riposte/rules`,
+		Short: "Validate playbooks, rules and allow-lists",
+		Long: `Check validates playbooks, sensor rules and allow-lists: files, or folders of *.yaml and
+*.yml files as --playbooks and --rules take them. A file with the key "rules" holds rules, one
+with the key "allow" is an allow-list, any other is a playbook. It needs neither Redis nor
+privileges. The exit code is 0 if all is well and 1 if something was found; a warning is
+nothing found.`,
+		Example: `  riposte check /etc/riposte/playbooks /etc/riposte/rules /etc/riposte/allow.yaml`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, paths []string) error {
 			c := &checking{app: a, results: []checked{}}
@@ -41,14 +43,16 @@ something was found.`,
 const (
 	playbookFile = "playbook"
 	ruleFile     = "rules"
+	allowFile    = "allow-list"
 )
 
 // checked is what became of one file, or of a folder as a whole.
 type checked struct {
-	File   string   `json:"file"`
-	Kind   string   `json:"kind,omitempty"` // playbook or rules
-	OK     bool     `json:"ok"`
-	Errors []string `json:"errors,omitempty"`
+	File     string   `json:"file"`
+	Kind     string   `json:"kind,omitempty"` // playbook, rules or allow-list
+	OK       bool     `json:"ok"`
+	Errors   []string `json:"errors,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // checking is one run of the command.
@@ -58,8 +62,8 @@ type checking struct {
 	bad     int
 }
 
-func (c *checking) add(file, kind string, err error) {
-	result := checked{File: file, Kind: kind, OK: err == nil}
+func (c *checking) add(file, kind string, err error, warnings ...string) {
+	result := checked{File: file, Kind: kind, OK: err == nil, Warnings: warnings}
 	if err != nil {
 		c.bad++
 		result.Errors = strings.Split(err.Error(), "\n")
@@ -91,14 +95,22 @@ func (c *checking) file(path string) (kind string, ok bool) {
 		c.add(path, "", err)
 		return "", false
 	}
-	if hasField(root, "rules") {
+	var warnings []string
+	switch {
+	case hasField(root, "rules"):
 		kind = ruleFile
 		_, err = sensor.DecodeRules(path, src)
-	} else {
+	case hasField(root, "allow"):
+		kind = allowFile
+		var list *guard.Allow
+		if list, err = guard.Decode(path, src); err == nil {
+			warnings = list.Warnings
+		}
+	default:
 		kind = playbookFile
 		_, err = playbook.Decode(path, src)
 	}
-	c.add(path, kind, err)
+	c.add(path, kind, err, warnings...)
 	return kind, err == nil
 }
 
@@ -124,7 +136,9 @@ func (c *checking) folder(dir string) {
 		c.add(dir, "", fmt.Errorf("%s: no *.yaml or *.yml in it", dir))
 	case files[ruleFile] > 0 && files[playbookFile] > 0:
 		c.add(dir, "", fmt.Errorf("%s: playbooks and rules in one folder; neither --playbooks nor --rules takes it, so keep them apart", dir))
-	case !allFine:
+	case files[allowFile] > 0 && files[ruleFile]+files[playbookFile] > 0:
+		c.add(dir, "", fmt.Errorf("%s: an allow-list beside other files; neither --playbooks nor --rules takes it, so keep it apart", dir))
+	case !allFine || files[allowFile] > 0:
 	case files[ruleFile] > 0:
 		if _, err := sensor.LoadRules(dir); err != nil {
 			c.add(dir, ruleFile, err)
@@ -157,6 +171,9 @@ func (c *checking) print() error {
 	for _, r := range c.results {
 		if r.OK {
 			fmt.Fprintf(c.out, "OK   %s (%s)\n", plain(r.File), r.Kind)
+		}
+		for _, w := range r.Warnings {
+			fmt.Fprintf(c.out, "WARN %s\n", plain(w))
 		}
 		for _, e := range r.Errors {
 			fmt.Fprintf(c.out, "BAD  %s\n", plain(e))

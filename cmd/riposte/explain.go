@@ -22,9 +22,9 @@ import (
 type explaining struct {
 	*app
 	folders
-	group, mode, books, zone string
-	maxAge                   time.Duration
-	ownUID                   bool
+	group, mode, books, zone, allow string
+	maxAge                          time.Duration
+	ownUID                          bool
 }
 
 // explanation is the answer, for scripts.
@@ -51,6 +51,7 @@ as the user of the responder: who may see less, learns less.`,
 	f := cmd.Flags()
 	f.StringVar(&e.group, "group", string(stream.DefaultGroup), "consumer `group`")
 	f.StringVar(&e.books, "playbooks", "", "`folder` of playbooks (default: the embedded one)")
+	allowFlag(f, &e.allow)
 	f.Var(newChoice(&e.mode, string(playbook.Enforce), string(playbook.Approve), string(playbook.Observe)), "mode", "as if the responder ran in this mode")
 	f.Var(newSpan(&e.maxAge, 10*time.Minute, time.Second, playbook.OldestAlert), "max-age", "age from which an alert is expired")
 	f.StringVar(&e.zone, "timezone", "", "`zone` of timestamps that name none (default: the host's)")
@@ -79,6 +80,10 @@ func (e *explaining) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	list, err := loadAllow(e.allow)
+	if err != nil {
+		return err
+	}
 	name := "-"
 	if len(args) == 1 {
 		name = args[0]
@@ -93,6 +98,9 @@ func (e *explaining) run(ctx context.Context, args []string) error {
 	}
 	env, done := e.env(ctx, string(alert.ID))
 	defer done()
+	protected := &guard.Allowing{Floor: env.Guard}
+	protected.Set(list)
+	env.Guard = protected
 	planner := &playbook.Planner{Host: host, Playbooks: books, Mode: playbook.Mode(e.mode), MaxAge: e.maxAge, Zone: zone}
 	found := explanation{alert.ID, host, planner.Explain(ctx, alert, env)}
 	if e.output == "json" {

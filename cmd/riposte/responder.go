@@ -25,6 +25,7 @@ type responder struct {
 	*app
 	folders
 	group, mode, books, zone, trace      string
+	allow                                string
 	lease, maxAge                        time.Duration
 	concurrency                          int
 	allowVolatile, insecureRedis, ownUID bool
@@ -44,8 +45,8 @@ the default, nothing is touched and the ledger tells what would have been done; 
 approve, it is done once somebody says so by riposte approve. A playbook may be more careful
 than the responder, and never less.
 
-Playbooks are read again when a file of the folder changes, and on SIGHUP: all of them, or,
-where one has an error, none.`,
+Playbooks and the allow-list are read again when a file changes, and on SIGHUP: all of them,
+or, where one has an error, none.`,
 		Example: `  riposte responder --host web-1
   riposte responder --host web-1 --mode enforce --playbooks /etc/riposte/playbooks
   riposte responder --redis unix:///run/redis.sock --own-uid --mode enforce --playbooks ./mine`,
@@ -56,6 +57,7 @@ where one has an error, none.`,
 	f.StringVar(&r.group, "group", string(stream.DefaultGroup), "consumer `group`")
 	f.Var(newChoice(&r.mode, playbook.Modes...), "mode", "whether effects happen")
 	f.StringVar(&r.books, "playbooks", "", "`folder` of playbooks (default: the embedded one)")
+	allowFlag(f, &r.allow)
 	f.Var(newSpan(&r.lease, 5*time.Second, ledger.ShortestLease, time.Hour), "lease", "how long a replica that hangs keeps an alert")
 	f.Var(newCount(&r.concurrency, 64, 1, playbook.MostConcurrency), "concurrency", "alerts worked on at once")
 	f.Var(newSpan(&r.maxAge, 10*time.Minute, time.Second, playbook.OldestAlert), "max-age", "age from which an alert is expired")
@@ -87,7 +89,12 @@ func (r *responder) run(ctx context.Context) (err error) {
 		}
 	}
 	mode := playbook.Mode(r.mode)
+	playbooks, allow := newSource("playbooks", r.books), newSource("allow-list", r.allow)
 	books, err := loadPlaybooks(r.books, group)
+	if err != nil {
+		return err
+	}
+	list, err := loadAllow(r.allow)
 	if err != nil {
 		return err
 	}
@@ -132,10 +139,14 @@ func (r *responder) run(ctx context.Context) (err error) {
 	peers.renew(ctx) // it has just answered, so its name resolves now
 	floor := &guard.Floor{Members: m.living, RedisPeers: peers.known}
 	defer func() { err = errors.Join(err, floor.Close()) }()
+	protected := &guard.Allowing{Floor: floor}
+	if list != nil {
+		r.log.Info("allow-list read", setAllow(r.log, protected, list)...)
+	}
 	replica, err := playbook.New(rdb, m.gate, playbook.Config{
 		Name: m.name, Host: host, Group: group, Playbooks: books, Mode: mode, MaxAge: r.maxAge, Zone: zone,
 		Lease: r.lease, Concurrency: r.concurrency,
-		Guard: floor, Reach: reach(rdb),
+		Guard: protected, Reach: reach(rdb),
 		OwnUID: r.ownUID, State: r.folders.state, Unfenced: r.unfenced, Replication: r.replication(), Out: r.out, Trace: trace, Log: r.log,
 	})
 	if err != nil {
@@ -143,11 +154,21 @@ func (r *responder) run(ctx context.Context) (err error) {
 	}
 	var upkeep sync.WaitGroup
 	maintaining, stop := context.WithCancel(ctx) // until the replica has stopped, for whatever reason
+	atOnce := make(chan struct{}, 1)
+	playbooks.again = func() ([]any, error) { return r.rereadPlaybooks(replica, group) }
+	allow.again = func() ([]any, error) {
+		list, err := loadAllow(r.allow)
+		if err != nil {
+			return nil, err
+		}
+		defer tell(atOnce) // when it is in force
+		return setAllow(r.log, protected, list), nil
+	}
 	upkeep.Go(func() {
-		maintain(maintaining, r.log, m.gate, action.Env{Guard: floor, Reach: reach(rdb), Lapsed: lapsed(rdb, m.name)}, mode)
+		maintain(maintaining, r.log, m.gate, action.Env{Guard: protected, Reach: reach(rdb), Lapsed: lapsed(rdb, m.name)}, mode, atOnce)
 	})
 	upkeep.Go(func() { peers.keep(maintaining) })
-	upkeep.Go(func() { r.keepLoaded(maintaining, replica, group) })
+	upkeep.Go(func() { r.keepLoaded(maintaining, playbooks, allow) })
 	err = errors.Join(replica.Run(ctx), m.life.Retire())
 	stop()
 	upkeep.Wait()
@@ -169,6 +190,19 @@ func loadPlaybooks(dir string, group stream.Group) ([]*playbook.Playbook, error)
 		return nil, fmt.Errorf("playbooks: none in %s is for group %s", dir, group)
 	}
 	return own, nil
+}
+
+// rereadPlaybooks gives a replica the playbooks as they are by now.
+func (r *responder) rereadPlaybooks(replica *playbook.Responder, group stream.Group) ([]any, error) {
+	books, err := loadPlaybooks(r.books, group)
+	if err == nil {
+		err = checkCapabilities(books, playbook.Mode(r.mode), r.ownUID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	replica.Reload(books)
+	return []any{"playbooks", len(books), "names", names(books)}, nil
 }
 
 // checkCapabilities refuses to start a replica that could not do what it is asked to.
@@ -217,9 +251,10 @@ const (
 )
 
 // maintain does what time alone asks for: firewall rules that cannot expire by themselves,
-// blocks and an isolation that a reboot or somebody else has ended before their time, and
-// receipts that nobody can ask for any more.
-func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, env action.Env, mode playbook.Mode) {
+// blocks of what is protected by now, blocks and an isolation that a reboot or somebody else has
+// ended before their time, and receipts that nobody can ask for any more. atOnce asks for it
+// before its time.
+func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, env action.Env, mode playbook.Mode, atOnce <-chan struct{}) {
 	tick := time.NewTicker(upkeepEvery)
 	defer tick.Stop()
 	var cleaned time.Time
@@ -231,6 +266,7 @@ func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, env action.En
 			log.Info("removed expired iptables rules", "rules", n)
 		}
 		if mode.Acts() {
+			liftProtected(ctx, log, g, env)
 			n, err := action.Reassert(ctx, g, env)
 			if err != nil && ctx.Err() == nil {
 				log.Warn("blocks or an isolation not put back", "err", err)
@@ -250,6 +286,7 @@ func maintain(ctx context.Context, log *slog.Logger, g *gate.Gate, env action.En
 		select {
 		case <-ctx.Done():
 			return
+		case <-atOnce:
 		case <-tick.C:
 		}
 	}
