@@ -87,6 +87,9 @@ func (s *suspects) done() {
 // time: the next one at once where that one is settled, for copies may come by the
 // thousand, and later where it is being worked on.
 func (r *Responder) dispatch(ctx context.Context, batch []intake) {
+	if len(batch) > 0 {
+		r.fleet.refresh(ctx)
+	}
 	for len(batch) > 0 {
 		var claims, copies []claim
 		taken := map[stream.AlertID]bool{}
@@ -202,7 +205,10 @@ const maxPlan = 256 << 10
 
 func planned(b ledger.Body) (bytes int) {
 	for _, s := range b.Steps {
-		bytes += len(s.With) + len(s.Reason)
+		bytes += len(s.With) + len(s.Spec) + len(s.If) + len(s.Reason)
+	}
+	if b.Late != nil {
+		bytes += len(b.Late.Alert)
 	}
 	return bytes
 }
@@ -370,7 +376,7 @@ func (r *Responder) bury(ctx context.Context, g *ledger.Grant, letter stream.Dea
 // do, the alert is settled, and there is nothing to bury.
 func (r *Responder) fence(ctx context.Context, g *ledger.Grant) (settled bool, err error) {
 	settled = true
-	for i := range g.Body.Steps {
+	for i := 0; i < len(g.Body.Steps); i++ { // a record may add steps that undo others
 		step := &g.Body.Steps[i]
 		if step.Outcome != "" {
 			continue

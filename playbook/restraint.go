@@ -38,6 +38,16 @@ func (f *fleet) look(ctx context.Context) error {
 	return nil
 }
 
+// refresh looks where the last look is too old: after an outage, alerts need not wait for it.
+func (f *fleet) refresh(ctx context.Context) {
+	f.mu.Lock()
+	stale := time.Since(f.at) > fleetStale
+	f.mu.Unlock()
+	if stale {
+		_ = f.look(ctx)
+	}
+}
+
 func (f *fleet) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,7 +80,7 @@ func (f *fleet) holds(switches []string) string {
 
 // uncounted holds back an alert that breakers of the fleet have yet to count: only once Begin
 // would grant it, or copies of it would be counted long after.
-const uncounted = "breaker:fleet"
+const uncounted = "uncounted"
 
 // holdBack makes the claim anew of an alert that must not begin as it stands.
 func (r *Responder) holdBack(ctx context.Context, c claim, a ledger.Answer) claim {

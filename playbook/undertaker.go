@@ -128,7 +128,9 @@ func (r *Responder) inter(ctx context.Context, d stream.Delivery, reason string)
 	c.Switches, c.Breakers, c.Hold = nil, nil, "" // nothing is begun
 	if c.bury == "" {
 		c.bury = reason
-		c.Body.Steps[0].Reason = reason // no replica of the group has planned for it
+		if !c.Reopened {
+			c.Body.Steps[0].Reason = reason // no replica of the group has planned for it
+		}
 	}
 	for {
 		answers, err := r.ledger.Begin(ctx, []ledger.Claim{c.Claim}, nil)

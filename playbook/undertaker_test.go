@@ -391,3 +391,25 @@ func TestStrayGroup(t *testing.T) {
 		t.Errorf("the group was touched: %+v", info)
 	}
 }
+
+// What a person has opened again brings no alert: nothing of it is left to bury.
+func TestUndertakerOfWhatWasOpenedAgain(t *testing.T) {
+	t.Parallel()
+	srv := redistest.Start(t)
+	rdb := srv.Client()
+	ensure(t, rdb, "own", forgotten)
+	past := time.Now().Add(-time.Hour)
+	entry := &redis.XAddArgs{Stream: deadHost.AlertsKey(), ID: fmt.Sprintf("%d-0", past.UnixMilli()), Values: []any{"id", "x", "reopened", "0123"}}
+	if err := rdb.XAdd(t.Context(), entry).Err(); err != nil {
+		t.Fatal(err)
+	}
+	u := undertaker{replicaIn(t, srv, t.TempDir(), "h1-3-c", "own"), silence}
+	during(t, "it is acked", func() { u.round(t.Context()) }, func() bool {
+		info := left(t, rdb, forgotten)
+		return info.Pending == 0 && info.LastDeliveredID == entry.ID
+	})
+	if n := len(letters(t, rdb, forgotten)); n != 0 {
+		t.Errorf("%d dead letters", n)
+	}
+	clean(t, rdb, forgotten)
+}
