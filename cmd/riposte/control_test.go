@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"riposte/ledger"
+	"riposte/stream"
 )
 
 // says fails where an output lacks one of some words.
@@ -166,5 +168,37 @@ func TestPlaybooksCommand(t *testing.T) {
 	}
 	if r := cli(t, "", "schema"); r.code != 0 || !json.Valid([]byte(r.out)) {
 		t.Errorf("exit %d: %.80s", r.code, r.out)
+	}
+}
+
+func TestLedgerListOfAPlaybook(t *testing.T) {
+	f := newFleet(t)
+	l, err := ledger.New(f.rdb, ledger.Config{Host: "h1", Group: "containment", Owner: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, step := range map[string]ledger.Step{
+		"old": {Playbook: "p", Step: "s", Action: "log"}, "new": {Playbook: "q", Step: "s", Action: "log", Warm: true},
+	} {
+		body := ledger.Body{Seen: time.Now(), Expires: time.Now().Add(time.Hour), Steps: []ledger.Step{step}}
+		answers, err := l.Begin(f.ctx, []ledger.Claim{{ID: stream.AlertID(id), StreamID: f.add("id", id, "alert", alertNow(id)), Nonce: ledger.NewNonce(), Digest: "d", Body: body}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := answers[0].Grant
+		g.Body.Steps[0].Outcome = "observed"
+		if err := l.Record(f.ctx, g, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for args, want := range map[string]string{"": "new old", "--playbook p": "old", "--warm-up": "new", "--playbook p --warm-up": "", "--outcome observed --playbook q": "new"} {
+		var ids []string
+		for _, e := range f.list(strings.Fields(args)...) {
+			ids = append(ids, e.ID)
+		}
+		slices.Sort(ids)
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("%q: %s, want %s", args, got, want)
+		}
 	}
 }

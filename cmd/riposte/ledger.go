@@ -88,14 +88,16 @@ func newLedgerCmd(a *app) *cobra.Command {
 }
 
 func newLedgerListCmd(b *booking) *cobra.Command {
-	var state, outcome string
+	var state, outcome, book string
+	var warm bool
 	var limit int
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List alerts and what came of them",
 		Example: `  riposte ledger list --host web-1
   riposte ledger list --outcome unknown -o json
-  riposte ledger list --state held --limit 20`,
+  riposte ledger list --state held --limit 20
+  riposte ledger list --playbook cryptominer --warm-up -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, _, done, err := b.read(cmd.Context())
@@ -111,8 +113,9 @@ func newLedgerListCmd(b *booking) *cobra.Command {
 				fmt.Fprintf(b.errw, "%d entries cannot be read, the first is %s; see riposte ledger audit\n", n, plain(string(unreadable[0])))
 			}
 			entries = slices.DeleteFunc(entries, func(e ledger.Entry) bool {
-				return state != "" && string(e.Header.State) != state ||
-					outcome != "" && !slices.ContainsFunc(e.Body.Steps, func(s ledger.Step) bool { return s.Outcome == outcome })
+				return state != "" && string(e.Header.State) != state || !slices.ContainsFunc(e.Body.Steps, func(s ledger.Step) bool {
+					return (outcome == "" || s.Outcome == outcome) && (book == "" || s.Playbook == book) && (!warm || s.Warm)
+				}) && (outcome != "" || book != "" || warm)
 			})
 			if limit > 0 && len(entries) > limit {
 				entries = entries[len(entries)-limit:]
@@ -125,6 +128,8 @@ func newLedgerListCmd(b *booking) *cobra.Command {
 	}
 	cmd.Flags().Var(newChoice(&state, "", string(ledger.Held), string(ledger.Done), string(ledger.Dead), string(ledger.Waiting)), "state", "only alerts in this state")
 	cmd.Flags().StringVar(&outcome, "outcome", "", "only alerts of which a step ended in this `outcome`, such as killed")
+	cmd.Flags().StringVar(&book, "playbook", "", "only alerts that this `playbook` was run for")
+	cmd.Flags().BoolVar(&warm, "warm-up", false, "only alerts that a playbook only observed because it was new: what it would have done")
 	cmd.Flags().Var(newCount(&limit, 0, 0, 0), "limit", "at most the last `n` (0: all)")
 	b.outputFlag(cmd)
 	return cmd
