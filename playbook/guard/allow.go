@@ -3,13 +3,12 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path"
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/goccy/go-yaml/ast"
 
 	"riposte/playbook/action"
 	"riposte/stream/strict"
@@ -87,10 +86,20 @@ func Decode(file string, src []byte) (*Allow, error) {
 	if doc.Allow == nil { // perhaps half of a file that is being written
 		return nil, strict.At(file, root, "no list; write `allow: {}` for an empty one")
 	}
+	// What is written, whichever way: a field without a value leaves no trace in a struct.
+	var written struct {
+		Allow struct {
+			Processes []map[string]any `yaml:"processes"`
+			Networks  any              `yaml:"networks"`
+		} `yaml:"allow"`
+	}
+	if err := strict.Decode(file, root, &written); err != nil {
+		return nil, err
+	}
 	a := doc.Allow
 	for i := range a.Processes {
 		p, node := &a.Processes[i], strict.Find(root, "allow", "processes", i)
-		if field, err := p.compile(node); err != nil {
+		if field, err := p.compile(written.Allow.Processes[i]); err != nil {
 			return nil, strict.At(file, strict.Find(node, field), "%v", err)
 		}
 		if p.Exe == "" && p.SHA256 == "" && p.UID == nil && p.Cgroup == "" {
@@ -116,15 +125,12 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 var hexSum = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // compile checks an entry and makes it ready to ask. It returns the field that is wrong.
-func (p *AllowedProcess) compile(node ast.Node) (field string, err error) {
-	for field, value := range map[string]string{"name": p.Name, "exe": p.Exe, "sha256": p.SHA256, "cgroup": p.Cgroup, "cmdline": p.Cmdline, "parent": p.Parent} {
+func (p *AllowedProcess) compile(written map[string]any) (field string, err error) {
+	for _, field := range slices.Sorted(maps.Keys(written)) {
 		// A condition with nothing behind it reads like a narrow entry and would be a wide one.
-		if strings.TrimSpace(value) == "" && strict.Find(node, field) != node {
+		if value := written[field]; value == nil || strings.TrimSpace(fmt.Sprint(value)) == "" {
 			return field, fmt.Errorf("%s is empty; leave it out if it does not matter", field)
 		}
-	}
-	if p.UID == nil && strict.Find(node, "uid") != node {
-		return "uid", errors.New("uid is empty; leave it out if it does not matter")
 	}
 	p.Reason, p.SHA256 = oneLine(p.Reason), strings.ToLower(p.SHA256)
 	if p.Name != "" {
