@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -61,6 +62,31 @@ func TestSums(t *testing.T) {
 	if sum, err := opened(t, big, &s).sum(); sum != "" || err != nil {
 		t.Errorf("of what is too big: %q, %v", sum, err)
 	}
+	// Whoever keeps changing his file, to have it never read in peace, is not spared for that.
+	restless := filepath.Join(t.TempDir(), "restless")
+	if err := errors.Join(os.WriteFile(restless, nil, 0o600), os.Truncate(restless, 64<<20)); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := os.Chmod(restless, os.FileMode(0o600+i%2)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	const zeros = "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351" // of 64 MiB
+	if sum, err := opened(t, restless, &s).sum(); sum != zeros || err != nil {
+		t.Errorf("of what keeps changing: %q, %v", sum, err)
+	}
+	close(stop)
+	<-stopped
 	for i := range 3 * mostSums {
 		s.put(version{ino: uint64(i)}, "x")
 	}
