@@ -220,6 +220,9 @@ func parseCgroups(raw []byte) (all []string, err error) {
 	for line := range strings.Lines(string(raw)) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(f) == 3 && (f[0] == "0" && f[1] == "" || f[1] == "name=systemd") {
+			if strings.HasPrefix(f[2], "/..") {
+				return nil, errors.New("its control group is outside of the cgroup namespace of this process (docker run --cgroupns=host)")
+			}
 			all = append(all, strings.TrimSuffix(f[2], " (deleted)"))
 		}
 	}

@@ -39,6 +39,8 @@
 //   - uid is the effective user; cgroup is that of version 2 or systemd's, which takes rights
 //     to get into.
 //
+// Each responder has a list of its own: give all of a host the same.
+//
 // What cannot be read is a refusal; of an entry, only where nothing that can be read of it is
 // untrue. Answers about processes are read anew each time, but for who is above Riposte: that is
 // read again when one of them has exited, which a descriptor of each tells (pidfd_open(2)). Facts

@@ -100,6 +100,7 @@ func TestParseCgroups(t *testing.T) {
 		"0::/system.slice/a.service\n":                              "[/system.slice/a.service] <nil>",
 		"9:name=systemd:/a:b\n8:pids:/x\n1:cpu,cpuacct:/y\n0::/c\n": "[/a:b /c] <nil>",
 		"0::/a (deleted)\n":                                         "[/a] <nil>",
+		"0::/../../system.slice/a.service\n":                        "[] its control group is outside of the cgroup namespace of this process (docker run --cgroupns=host)",
 		"8:pids:/x\n":                                               "[] it is in no control group of version 2, nor in one of systemd's",
 		"":                                                          "[] it is in no control group of version 2, nor in one of systemd's",
 	} {
