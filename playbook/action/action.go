@@ -151,6 +151,12 @@ type Guard interface {
 	Lifelines() (Lifelines, error)
 }
 
+// FileGuard is a Guard that knows of files that must stay where they are, beside those that
+// protected processes run.
+type FileGuard interface {
+	File(path string) error
+}
+
 // Spec is the `with` block of a step, filled with defaults and decoded strictly.
 type Spec interface {
 	// Validate says what is wrong, in terms of the YAML field.

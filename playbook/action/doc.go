@@ -134,7 +134,7 @@
 // by a descriptor. Whoever may write to its folder can still put another file in its place at
 // the last moment, but only one that he could remove as well. Refused are: what is no regular
 // file; what has more than 1 GiB, or not the SHA-256 asked for; root's own files in /usr, /bin,
-// /sbin, /lib*, /etc and /boot; what a protected process runs; Riposte and its folders; and what
+// /sbin, /lib*, /etc and /boot; what a protected process runs; what the allow-list names by its path; Riposte and its folders; and what
 // is on a FUSE file system, which may never answer, or on one of the kernel's.
 //
 // Where the path is that of the alert's executable, and its process lives, what the process runs

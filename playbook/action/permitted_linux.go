@@ -28,6 +28,11 @@ func permitted(env Env, st unix.Stat_t, path string) error {
 	case env.OwnUID && int(st.Uid) != os.Geteuid():
 		return Refuse("%s belongs to user %d; with --own-uid only files of user %d are moved", quoted(path), st.Uid, os.Geteuid())
 	}
+	if g, ok := env.Guard.(FileGuard); ok {
+		if err := g.File(path); err != nil {
+			return err
+		}
+	}
 	return unprotected(env, inodeOf(st), path)
 }
 

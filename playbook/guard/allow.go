@@ -228,21 +228,24 @@ func (p *AllowedProcess) fields() string {
 	return strings.Join(all, ", ")
 }
 
+func (p *AllowedProcess) what() string {
+	if p.Reason == "" {
+		return p.fields()
+	}
+	return p.Reason
+}
+
 // process refuses a process that an entry covers, or may cover for all that can be told.
 func (a *Allow) process(pid int, s subject) error {
 	var unread error
 	for i := range a.Processes {
 		p := &a.Processes[i]
-		what := p.Reason
-		if what == "" {
-			what = p.fields()
-		}
 		covers, err := p.covers(s)
 		if covers {
-			return action.Refuse("PID %d is allow-listed: %s", pid, what)
+			return action.Refuse("PID %d is allow-listed: %s", pid, p.what())
 		}
 		if err != nil && unread == nil {
-			unread = action.RefuseUnread("whether PID %d is allow-listed (%s) cannot be told: %v", pid, what, err)
+			unread = action.RefuseUnread("whether PID %d is allow-listed (%s) cannot be told: %v", pid, p.what(), err)
 		}
 	}
 	return unread

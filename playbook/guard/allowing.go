@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/netip"
+	"path/filepath"
 	"sync/atomic"
 
 	"riposte/playbook/action"
@@ -17,7 +18,10 @@ type Allowing struct {
 	sums sums
 }
 
-var _ action.Guard = (*Allowing)(nil)
+var (
+	_ action.Guard     = (*Allowing)(nil)
+	_ action.FileGuard = (*Allowing)(nil)
+)
 
 // Set puts another list in the place of the one there is; nil is none.
 func (g *Allowing) Set(list *Allow) { g.list.Store(list) }
@@ -57,6 +61,26 @@ func (g *Allowing) Network(what netip.Prefix) error {
 	}
 	if list := g.list.Load(); list != nil {
 		return list.network(what.Masked())
+	}
+	return nil
+}
+
+// File implements action.FileGuard: the executable of an entry stays where it is, though nobody
+// runs it at this moment.
+func (g *Allowing) File(path string) error {
+	list := g.list.Load()
+	if list == nil {
+		return nil
+	}
+	for i := range list.Processes {
+		p := &list.Processes[i]
+		if p.Exe == "" {
+			continue
+		}
+		to, err := filepath.EvalSymlinks(p.Exe)
+		if p.Exe == path || err == nil && to == path {
+			return action.Refuse("%s is what an allow-listed process runs: %s", path, p.what())
+		}
 	}
 	return nil
 }
