@@ -33,7 +33,7 @@ var commands = []command{
 	{name: "HELLO"}, {name: "HELLO", nth: 2}, {name: "PING"}, {name: "INFO"}, {name: "register"},
 	{name: "XGROUP", arg: "create"}, {name: "XREADGROUP", arg: newAlerts}, {name: "XREADGROUP", arg: noAlerts}, {name: "ZADD"},
 	{name: "XINFO", arg: "consumers"}, {name: "XINFO", arg: "groups"}, {name: "XPENDING"}, {name: "XRANGE", cause: true}, {name: "trim"},
-	{name: "TIME"}, {name: "ZRANGEBYSCORE"}, {name: "SCRIPT", arg: "load"}, {name: "SCRIPT", arg: "load", nth: 5},
+	{name: "TIME"}, {name: "ZRANGEBYSCORE"}, {name: "HKEYS"}, {name: "SCRIPT", arg: "load"}, {name: "SCRIPT", arg: "load", nth: 5},
 	{name: "takeover"}, {name: "takeover", nth: 2},
 	{name: "begin"}, {name: "begin", nth: 2}, {name: "begin", nth: 3},
 	{name: "renew"}, {name: "release"}, {name: "bury"},
