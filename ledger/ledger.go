@@ -167,6 +167,7 @@ type Claim struct {
 	Breakers []Breaker // of this host that count it
 	Hold     string    // what keeps it from being begun that this host's Redis keys do not show; empty: nothing
 	Park     *Body     // to be parked with, where it must not begin; nil: ask, with Wait
+	ParkFrom uint64    // epoch of the entry that Park was made from, see Answer.StoredAt
 }
 
 // NewNonce makes the nonce of one Begin.
@@ -195,6 +196,9 @@ type Answer struct {
 	Holder  string        // with Busy
 	Why     string        // with Paused, Wait and Parked: the switch or breaker that holds it back
 	Stored  *Body         // with Wait: what is stored of it; nil: nothing
+	// StoredAt is the epoch of the entry that Stored is of. A body to park is accepted only as
+	// long as it is: else it might undo what somebody else has recorded meanwhile.
+	StoredAt uint64
 }
 
 // Grant is the right to act on one alert, for as long as it is renewed.
@@ -252,7 +256,7 @@ func (l *Ledger) Begin(ctx context.Context, claims []Claim, dead []string) ([]An
 		}
 		keys = append(keys, l.cfg.Host.LedgerKey(l.cfg.Group, c.ID))
 		args = append(args, c.StreamID, c.Nonce, c.Floor, c.Digest, c.Deliveries, body, c.SHA1,
-			strings.Join(c.Switches, " "), counted(c.Breakers), c.Hold, parked)
+			strings.Join(c.Switches, " "), counted(c.Breakers), c.Hold, parked, c.ParkFrom)
 	}
 	until := l.deadline()
 	replies, err := beginScript.Run(ctx, l.rdb, keys, args...).Slice()
@@ -290,7 +294,7 @@ func (l *Ledger) answer(c Claim, reply any, until Deadline) (Answer, error) {
 		a.Left, a.Holder = time.Duration(n)*time.Microsecond, word(3)
 		return a, nil
 	case Paused, Wait, ParkedNow:
-		a.Why = word(3)
+		a.Why, a.StoredAt = word(3), uint64(n)
 		if stored := word(4); a.Verdict == Wait && stored != "" {
 			a.Stored = new(Body)
 			if err := json.Unmarshal([]byte(stored), a.Stored); err != nil {

@@ -97,7 +97,7 @@ func (r *Responder) holdBack(ctx context.Context, c claim, a ledger.Answer) clai
 		body = *a.Stored
 	}
 	body.Parked = &ledger.Parked{Raw: c.in.Raw, Reason: "held back: " + why, For: why}
-	c.Park = &body
+	c.Park, c.ParkFrom = &body, a.StoredAt
 	return c
 }
 

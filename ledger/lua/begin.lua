@@ -5,10 +5,11 @@
 -- ARGV  1 group, 2 owner, 3 gate ID, 4 lease in microseconds, 5 deaths that poison,
 --       6 journal retention in ms, 7 names of owners proven dead, each between spaces,
 --       8 all switches that may pause these alerts: fields of control, each between spaces,
---       then per alert 11: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
+--       then per alert 12: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
 --       digest, deliveries that never reached a Begin, body ('' to resume only), SHA-1 of the delivered alert or '',
 --       switches of it, each between spaces, breakers of it (name, most, within in microseconds,
---       each followed by a space), why its caller would not have it begun or '', body to park it with or ''
+--       each followed by a space), why its caller would not have it begun or '', body to park it with or '',
+--       epoch of the entry that body was made from, 0 for none
 -- Reply per alert {verdict, epoch, n, text, body}:
 --       run      granted; nothing was stored of it, body = '': it is the one that was sent
 --       resume   granted, text = gate of the holders before ('*' if they had several), n = 1 if the last is
@@ -17,8 +18,8 @@
 --       settled  done, dead or waiting; this delivery has been acked
 --       busy     held by text; n = microseconds left of its lease
 --       paused   it was under way when its holder died, and a switch is off; nothing was done
---       wait     it must not begin, text says why; nothing was done, body as with resume: ask again with
---                a body to park it with
+--       wait     it must not begin, text says why; nothing was done, body as with resume, n = its epoch: ask
+--                again with a body to park it with
 --       parked   it must not begin, text says why; it waits now, and this delivery has been acked
 --       conflict another alert owns this ID; nothing was done
 --
@@ -111,12 +112,12 @@ end
 
 local replies, writes, acks, journal, claims, parks = {}, {}, {}, {}, {}, {}
 for i = 5, #KEYS do
-  local a = 9 + (i - 5) * 11
+  local a = 9 + (i - 5) * 12
   local sid = here(ARGV[a], ARGV[a + 6])
   local nonce, floor, digest, deliveries, body = ARGV[a + 1], tonumber(ARGV[a + 2]), ARGV[a + 3], tonumber(ARGV[a + 4]), ARGV[a + 5]
   local entry = redis.call('GET', KEYS[i])
   local verdict, epoch, n, text, stored, deaths, dups, from = nil, 0, 0, '', '', 0, 0, ''
-  local id, nobody = string.match(KEYS[i], '}:ledger:[^:]+:(.*)$'), true
+  local id, nobody, was = string.match(KEYS[i], '}:ledger:[^:]+:(.*)$'), true, 0
   if not entry and body == '' then
     verdict = 'settled' -- it was opened again, and its time here was over before it arrived
     table.insert(acks, {sid = sid})
@@ -129,7 +130,7 @@ for i = 5, #KEYS do
       return redis.error_reply('RIPOSTE entry ' .. KEYS[i] .. ' has no readable header; look at it with GET and remove it by hand')
     end
     dups, deaths, stored, text, from = tonumber(d), tonumber(k), b, held_gate, holder
-    nobody = holder == '-'
+    nobody, was = holder == '-', tonumber(e)
     if held_nonce == nonce and state == 'held' then
       -- Our own Begin, whose reply was lost: the same grant again. Its gate is the holders'
       -- before, or '*' if theirs was another, so nothing that the first reply said is lost.
@@ -166,13 +167,15 @@ for i = 5, #KEYS do
     local why = held_back(id, ARGV[a + 7], ARGV[a + 8], ARGV[a + 9], nobody)
     if why and not nobody then
       verdict, text = 'paused', why
-    elseif why and ARGV[a + 10] == '' then
-      verdict, text = 'wait', why
+    elseif why and (ARGV[a + 10] == '' or tonumber(ARGV[a + 11]) ~= was) then
+      -- What is parked replaces what is stored: so it must have been made from that, and not from what
+      -- stood there before somebody else recorded an outcome.
+      verdict, text, n = 'wait', why, was
     elseif why then
+      local gates = entry and text or gate -- of those that held it, and this one has not
       verdict, text = 'parked', why
       table.insert(writes, KEYS[i])
-      table.insert(writes, string.format('waiting %.0f 0 %s %s 0 %.0f %.0f %s %s %s\n', epoch, owner, nonce, dups, deaths, digest, sid,
-        entry and text or gate) .. ARGV[a + 10])
+      table.insert(writes, string.format('waiting %.0f 0 %s %s 0 %.0f %.0f %s %s %s\n', epoch, owner, nonce, dups, deaths, digest, sid, gates) .. ARGV[a + 10])
       table.insert(journal, {id, 'park', epoch, from, why})
       table.insert(parks, {id, sid})
     end

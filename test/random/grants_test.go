@@ -80,7 +80,53 @@ func (m *machine) claim(t *rapid.T, a *alert) ledger.Claim {
 	for i := range steps {
 		c.Body.Steps = append(c.Body.Steps, ledger.Step{Playbook: "p", Step: fmt.Sprint(i + 1), Action: "log", Mode: "enforce", Timeout: time.Second})
 	}
+	m.mayPark(t, &c, a)
 	return c
+}
+
+// mayPark gives a claim what holds it back, and mostly a body to be parked with, as a replica
+// makes it from the answer that it has to wait: of what stood there then.
+func (m *machine) mayPark(t *rapid.T, c *ledger.Claim, a *alert) {
+	if m.group != group {
+		return // whoever only buries heeds no switch
+	}
+	c.Switches = []string{string(ledger.HostSwitch)}
+	if one(t, 3, "not told to wait yet") {
+		return
+	}
+	body := c.Body
+	if e := m.entries[c.ID]; e != nil {
+		e.edit(func(b *ledger.Body) { body = *b })
+		c.ParkFrom = uint64(e.epoch.least)
+	}
+	body.Parked = &ledger.Parked{Raw: []byte(a.raw), Reason: "held back", For: string(ledger.HostSwitch)}
+	c.Park = &body
+}
+
+// Pause turns the switch off, or on again.
+func (m *machine) Pause(t *rapid.T) {
+	if m.paused = !m.paused; m.paused {
+		must(t, m.rdb.HSet(m.ctx, host.ControlKey(), string(ledger.HostSwitch), "off").Err())
+	} else {
+		must(t, m.rdb.HDel(m.ctx, host.ControlKey(), string(ledger.HostSwitch)).Err())
+	}
+	m.did(t, "pause", "off: %v", m.paused)
+}
+
+// Free sends round again what waits for the switch, once it is on.
+func (m *machine) Free(t *rapid.T) {
+	by, lost := m.anybody(t), m.loseReply(t)
+	_, got, err := by.ledger.Free(m.ctx, func(string) bool { return m.paused }, 0, 10)
+	want := m.free(by.name, 10, lost)
+	m.did(t, "free", "%s: %d", by.name, want)
+	m.tally["freed"] += want
+	if m.unanswered(err) {
+		return
+	}
+	must(t, err)
+	if got != want {
+		wrong(t, "other alerts are freed", "%d; the model: %d", got, want)
+	}
 }
 
 func (m *machine) nonce() string {
@@ -123,6 +169,9 @@ func (m *machine) ask(t *rapid.T, r request) {
 	must(t, err)
 	for i, a := range got {
 		w, c := want[i], r.claims[i]
+		if w.why != a.Why || a.Verdict == ledger.Wait && (!w.stored.is(int64(a.StoredAt)) || (a.Stored == nil) != (w.body == "") || a.Stored != nil && text(*a.Stored) != w.body) {
+			wrong(t, "Begin holds back otherwise", "%s: %+v; the model: %+v", c.ID, a, w)
+		}
 		if a.Verdict != w.verdict || a.Holder != w.holder || (a.Grant != nil) != (w.epoch != nil) ||
 			w.left != nil && !w.left.is(a.Left.Microseconds()) {
 			wrong(t, "Begin answers otherwise", "%s: %+v; the model: %+v", c.ID, a, w)

@@ -204,6 +204,8 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"record attempt":     m.RecordAttempt,
 		"bury":               m.Bury,
 		"park":               m.Park,
+		"pause":              m.Pause,
+		"free":               m.Free,
 		"release":            m.Release,
 		"forge":              m.Forge,
 		"revive":             m.Revive,

@@ -122,12 +122,23 @@ type answer struct {
 	body    string
 	left    *moment
 	holder  string
+	why     string  // it must not begin
+	stored  *moment // epoch of what is stored
 }
 
 func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, dead []string) answer {
 	e := m.entries[c.ID]
 	until := now.plus(lease.Microseconds())
+	paused := m.paused && len(c.Switches) > 0
 	switch {
+	case e == nil && paused && c.Deliveries < deathsToBury:
+		if c.Park == nil || c.ParkFrom != 0 {
+			return answer{verdict: ledger.Wait, why: string(ledger.HostSwitch), stored: exactly(0)}
+		}
+		e = &entry{owner: by.name, nonce: c.Nonce, deaths: c.Deliveries, digest: c.Digest, delivery: delivery, gate: by.gate}
+		e.epoch = later(now, exactly(int64(c.Floor)+1))
+		m.entries[c.ID] = e
+		return m.holdBack(e, c, "")
 	case e == nil:
 		m.entries[c.ID] = &entry{
 			state: ledger.Held, epoch: later(now, exactly(int64(c.Floor)+1)), lease: until, owner: by.name, nonce: c.Nonce,
@@ -152,9 +163,23 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 	if e.lease.least > now.most && !died {
 		return answer{verdict: ledger.Busy, holder: e.owner, left: &moment{e.lease.least - now.most, e.lease.most - now.least}}
 	}
+	deaths := e.deaths
 	if died {
-		e.deaths++
+		deaths++
 	}
+	if paused && deaths < deathsToBury {
+		if e.owner != "-" {
+			return answer{verdict: ledger.Paused, why: string(ledger.HostSwitch)}
+		}
+		if c.Park == nil || !e.epoch.is(int64(c.ParkFrom)) {
+			return answer{verdict: ledger.Wait, why: string(ledger.HostSwitch), stored: e.epoch, body: e.body}
+		}
+		from := e.owner
+		e.epoch = later(e.epoch.plus(1), later(now, exactly(int64(c.Floor)+1)))
+		e.owner, e.nonce, e.seq, e.delivery = by.name, c.Nonce, 0, delivery
+		return m.holdBack(e, c, from)
+	}
+	e.deaths = deaths
 	prior, from := e.gate, e.owner
 	if by.gate != prior {
 		e.gate = "*"
@@ -163,6 +188,48 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 	e.lease, e.owner, e.nonce, e.seq, e.delivery = until, by.name, c.Nonce, 0, delivery
 	m.move(delivery, by.name)
 	return m.granted(e, c.ID, ledger.Resume, prior, from)
+}
+
+// holdBack parks an alert inside Begin, until the switch is on again.
+func (m *model) holdBack(e *entry, c ledger.Claim, from string) answer {
+	e.body = text(*c.Park)
+	m.note(c.ID, "park", e.epoch, e.owner, "from", from, "reason", string(ledger.HostSwitch))
+	e.settle(m, ledger.Waiting)
+	m.waiting[c.ID] = math.Inf(1)
+	return answer{verdict: ledger.ParkedNow, why: string(ledger.HostSwitch)}
+}
+
+// free sends round again what waits for the switch, if it is on, by the order of the IDs. Where
+// the first reply is lost, the others are woken all the same.
+func (m *model) free(by string, n int, lost bool) (freed int) {
+	var ids []stream.AlertID
+	for id, due := range m.waiting {
+		if math.IsInf(due, 1) {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids[:min(n, len(ids))] {
+		e := m.entries[id]
+		held := false
+		e.edit(func(b *ledger.Body) { held = b.Parked == nil || b.Parked.For == "" })
+		if held || m.paused {
+			continue
+		}
+		m.again(id, e, by)
+		freed++
+	}
+	return freed
+}
+
+// again sends a parked alert round again.
+func (m *model) again(id stream.AlertID, e *entry, by string) {
+	var raw string
+	e.edit(func(b *ledger.Body) { raw, b.Parked = string(b.Parked.Raw), nil })
+	e.toNobody()
+	e.delivery = m.publish(string(id), raw)
+	delete(m.waiting, id)
+	m.note(id, "wake", e.epoch, by, "entry", e.delivery)
 }
 
 // grant is poison where too many have died with it.
@@ -292,13 +359,7 @@ func (m *model) wake(now *moment, by string, n int) (woken int) {
 		return strings.Compare(string(a), string(b))
 	})
 	for _, id := range due[:min(n, len(due))] {
-		e := m.entries[id]
-		var raw string
-		e.edit(func(b *ledger.Body) { raw, b.Parked = string(b.Parked.Raw), nil })
-		e.toNobody()
-		e.delivery = m.publish(string(id), raw)
-		delete(m.waiting, id)
-		m.note(id, "wake", e.epoch, by, "entry", e.delivery)
+		m.again(id, m.entries[id], by)
 		woken++
 	}
 	return woken

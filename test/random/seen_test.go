@@ -148,6 +148,9 @@ func (m *shared) lines() (out []string) {
 		}
 	}
 	out = append(out, controlLine(pause, "no"))
+	if m.paused {
+		out = append(out, controlLine(string(ledger.HostSwitch), "off"))
+	}
 	for name, r := range m.gates {
 		out = append(out, controlLine("gate:"+name, r.String()))
 	}

@@ -16,6 +16,7 @@ type shared struct {
 	groups  map[stream.Group]*reading
 	gates   map[string]*registration // by replica
 	journal []line                   // what the action at hand ought to have written
+	paused  bool                     // a switch that all claims heed is off
 
 	published int
 }
