@@ -94,7 +94,8 @@
 // because Begin must tell another alert under the same ID from a duplicate before it acks
 // anything. SEQ counts the records accepted under the token, so that a Record whose reply
 // was lost is answered yes again and not applied again. GATE names the gate of the
-// holder, or is "*" once the entry's holders had several: then nobody's receipts are whole.
+// holder, or is "*" once the entry's holders had several: then nobody's receipts are whole. It
+// is "-" where the alert was parked before anybody held it.
 //
 // # Acks
 //

@@ -172,7 +172,7 @@ for i = 5, #KEYS do
       -- stood there before somebody else recorded an outcome.
       verdict, text, n = 'wait', why, was
     elseif why then
-      local gates = entry and text or gate -- of those that held it, and this one has not
+      local gates = entry and text or '-' -- of those that held it, and this one has not
       verdict, text = 'parked', why
       table.insert(writes, KEYS[i])
       table.insert(writes, string.format('waiting %.0f 0 %s %s 0 %.0f %.0f %s %s %s\n', epoch, owner, nonce, dups, deaths, digest, sid, gates) .. ARGV[a + 10])
@@ -184,7 +184,8 @@ for i = 5, #KEYS do
     local event = verdict
     if deaths >= poison then verdict, n = 'poison', deaths end
     local gates = gate
-    if event == 'resume' and text ~= gate then gates = '*' end
+    if text == '-' then text = '' end -- nobody has held it: it was parked before
+    if event == 'resume' and text ~= '' and text ~= gate then gates = '*' end
     table.insert(writes, KEYS[i])
     table.insert(writes, string.format('held %.0f %.0f %s %s 0 %.0f %.0f %s %s %s\n', epoch, now + lease, owner, nonce, dups, deaths, digest, sid, gates) .. stored)
     table.insert(journal, {id, verdict, epoch, from, ''})

@@ -135,7 +135,7 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 		if c.Park == nil || c.ParkFrom != 0 {
 			return answer{verdict: ledger.Wait, why: string(ledger.HostSwitch), stored: exactly(0)}
 		}
-		e = &entry{owner: by.name, nonce: c.Nonce, deaths: c.Deliveries, digest: c.Digest, delivery: delivery, gate: by.gate}
+		e = &entry{owner: by.name, nonce: c.Nonce, deaths: c.Deliveries, digest: c.Digest, delivery: delivery, gate: "-"}
 		e.epoch = later(now, exactly(int64(c.Floor)+1))
 		m.entries[c.ID] = e
 		return m.holdBack(e, c, "")
@@ -181,7 +181,11 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 	}
 	e.deaths = deaths
 	prior, from := e.gate, e.owner
-	if by.gate != prior {
+	switch prior {
+	case by.gate:
+	case "-": // it was parked before anybody held it
+		prior, e.gate = "", by.gate
+	default:
 		e.gate = "*"
 	}
 	e.epoch = later(e.epoch.plus(1), later(now, exactly(int64(c.Floor)+1)))
