@@ -33,7 +33,10 @@ func (p *project) checkViews(rdb *redis.Client, killed string) {
 	status := p.riposte("status")
 	contains(t, "riposte status", status,
 		fmt.Sprintf("host endpoint: %d alerts in the stream", attacks), "3 active, 0 silent", fmt.Sprintf("done %d", attacks),
-		"containment: all is well: every alert is read, nothing is stuck")
+		"containment: all is well: every alert is read, nothing is stuck", "forensics: all is well", "notify: all is well")
+	if told := p.riposte("ledger", "list", "--group", "notify", "--outcome", "logged", "-o", "json"); strings.Count(told, `"step": "tell"`) != attacks {
+		t.Errorf("not everything was told:\n%s", told)
+	}
 
 	views := p.redisCLI("responder",
 		fmt.Sprintf("XINFO GROUPS '%s'", host.AlertsKey()),
