@@ -61,6 +61,13 @@ func (m *machine) Begin(t *rapid.T) {
 
 // claim is what a replica would ask of a delivery.
 func (m *machine) claim(t *rapid.T, a *alert) ledger.Claim {
+	if a.reopened != "" {
+		c := ledger.Claim{ID: stream.AlertID(a.id), StreamID: a.streamID, Digest: a.reopened, Nonce: m.nonce(), Reopened: true}
+		if p, ok := m.groups[m.group].pending[a]; ok {
+			c.Deliveries = p.times - 1
+		}
+		return c
+	}
 	decoded, id, err := stream.Delivery{StreamID: a.streamID, Raw: []byte(a.raw), GivenID: a.id}.Alert()
 	must(t, err)
 	c := ledger.Claim{ID: id, StreamID: a.streamID, Digest: decoded.Digest(), Nonce: m.nonce()}
@@ -324,7 +331,7 @@ func (m *machine) buryOnce(t *rapid.T, g *grant, l stream.DeadLetter) {
 
 // Park sets an alert aside: for a person, for an hour, or for as good as no time.
 func (m *machine) Park(t *rapid.T) {
-	if g := m.writer(t); g != nil {
+	if g := m.writer(t); g != nil && g.raw != "" { // what was opened again waits for nobody
 		due := choose(t, "due", []time.Time{{}, m.start.Add(time.Hour), m.start.Add(-time.Hour)})
 		m.parkOnce(t, g, due, "because "+g.Token.Nonce)
 	}

@@ -211,6 +211,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"revive":             m.Revive,
 		"purge":              m.Purge,
 		"resolve":            m.Resolve,
+		"undo":               m.Undo,
 		"wake":               m.Wake,
 		"trim":               m.Trim,
 		"take over":          m.TakeOver,

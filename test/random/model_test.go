@@ -131,6 +131,9 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 	until := now.plus(lease.Microseconds())
 	paused := m.paused && len(c.Switches) > 0
 	switch {
+	case e == nil && c.Reopened: // there is no plan for it
+		m.ack(delivery)
+		return answer{verdict: ledger.Settled}
 	case e == nil && paused && c.Deliveries < deathsToBury:
 		if c.Park == nil || c.ParkFrom != 0 {
 			return answer{verdict: ledger.Wait, why: string(ledger.HostSwitch), stored: exactly(0)}
@@ -383,6 +386,22 @@ func (m *model) revive(letterID, by string) bool {
 	again := m.publish(string(l.id), string(l.Raw))
 	m.letters = slices.Delete(m.letters, i, i+1)
 	m.note(l.id, "revive", e.epoch, by, "entry", again)
+	return true
+}
+
+// reopen adds a step to a settled alert and sends it round again, for a person. Deaths count
+// from zero.
+func (m *model) reopen(id stream.AlertID, s ledger.Step, by, why string) bool {
+	e := m.entries[id]
+	if e.state != ledger.Done {
+		return false
+	}
+	e.edit(func(b *ledger.Body) { b.Steps = append(b.Steps, s) })
+	e.toNobody()
+	e.deaths = 0
+	e.delivery = m.publish(string(id), "")
+	e.delivery.reopened = e.digest
+	m.note(id, "undo", e.epoch, by, "entry", e.delivery, "reason", why)
 	return true
 }
 

@@ -122,6 +122,10 @@ func (p *promise) deliveriesHold(s *seen) (broken []string) {
 // others have to bury for it is a dead letter, unless the group has acked it itself.
 func (p *promise) answered(s *seen, g stream.Group, streamID string) bool {
 	text := func(name string) string { v, _ := p.alerts[streamID][name].(string); return v }
+	if digest := text("reopened"); digest != "" {
+		h, _, err := ledger.ParseEntry([]byte(s.books[g].entries[stream.AlertID(text("id"))]))
+		return err != nil || h.Digest != digest || h.Settled() || h.State == ledger.Waiting // without an entry there was nothing to do
+	}
 	if g == other {
 		return p.acked[streamID] ||
 			slices.ContainsFunc(s.books[g].letters, func(l redis.XMessage) bool { return l.Values["raw"] == text("alert") })

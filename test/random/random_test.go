@@ -50,7 +50,7 @@ var mustHappen = []string{
 	"verdict run", "verdict resume", "verdict poison", "verdict settled", "verdict busy", "verdict conflict",
 	"event run", "event resume", "event poison", "event record", "event retry", "event late", "event release", "event bury", "event park",
 	"verdict paused", "verdict wait", "verdict parked", "pause", "freed",
-	"event wake", "event revive", "event purge", "event resolve", "reply lost", "begin again", "write again", "refused", "alerts trimmed", "flush scripts",
+	"event wake", "event revive", "event purge", "event resolve", "event undo", "reply lost", "begin again", "write again", "refused", "alerts trimmed", "flush scripts",
 	"begin of what was delivered before", "deliveries taken over", "consumer removed", "renew refused",
 	"several gates", "registration refused", "registrations cleared away", "unregister", "the gate runs out", "garbage",
 	"left by the abandoned", "abandoned by nobody", "others leave", "buried for others", "trimmed after its burial",

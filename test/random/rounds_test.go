@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -81,7 +82,7 @@ func (m *machine) Revive(t *rapid.T) {
 	if !raced {
 		by = "somebody"
 	}
-	ok = m.revive(l.LetterID, by)
+	ok = len(l.Raw) > 0 && m.revive(l.LetterID, by) // of what was opened again there is no alert
 	m.did(t, "revive", "%s: %v, raced: %v", l.Alert, ok, raced)
 	if m.unanswered(err) {
 		return
@@ -95,6 +96,37 @@ func (m *machine) Revive(t *rapid.T) {
 	must(t, err)
 	if done.Alert != l.Alert {
 		wrong(t, "another alert is revived", "%+v; the model: %s", done, l.Alert)
+	}
+}
+
+// Undo has one more step of a settled alert carried out, as riposte undo does.
+func (m *machine) Undo(t *rapid.T) {
+	any := one(t, 8, "one that may not be settled")
+	var ids []stream.AlertID
+	for id, e := range m.entries {
+		if any || e.state == ledger.Done {
+			ids = append(ids, id)
+		}
+	}
+	if len(ids) == 0 {
+		return
+	}
+	slices.Sort(ids)
+	id := choose(t, "entry", ids)
+	step := ledger.Step{Playbook: "p", Step: "undo-" + m.nonce(), Action: "log", Mode: "enforce", Timeout: time.Second}
+	m.loseReply(t)
+	err := m.reader.Reopen(m.ctx, id, "somebody", "why", func(b *ledger.Body) error {
+		b.Steps = append(b.Steps, step)
+		return nil
+	})
+	ok := m.reopen(id, step, "somebody", "why")
+	m.did(t, "undo", "%s: %v", id, ok)
+	switch {
+	case m.unanswered(err):
+	case ok:
+		must(t, err)
+	case !errors.Is(err, ledger.ErrNotReopened):
+		wrong(t, "an alert is opened again that cannot be", "%s: %v", id, err)
 	}
 }
 

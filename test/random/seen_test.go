@@ -84,7 +84,7 @@ func look(ctx context.Context, rdb *redis.Client, after string) (*seen, error) {
 // lines tell what was seen, in the words of the model's own lines.
 func (s *seen) lines() (out []string) {
 	for _, a := range s.alerts {
-		out = append(out, alertLine(a.ID, a.Values["id"], a.Values["alert"]))
+		out = append(out, alertLine(a.ID, a.Values["id"], a.Values["alert"], a.Values["reopened"]))
 	}
 	for g, info := range s.groups {
 		out = append(out, groupLine(g, info.LastDeliveredID))
@@ -139,7 +139,7 @@ func (m *model) lines() (out []string) {
 // lines tell the same of what is no group's own.
 func (m *shared) lines() (out []string) {
 	for _, a := range m.alerts {
-		out = append(out, alertLine(a.streamID, a.id, a.raw))
+		out = append(out, alertLine(a.streamID, a.id, a.raw, a.reopened))
 	}
 	for g, r := range m.groups {
 		out = append(out, groupLine(g, r.last.streamID))
@@ -163,8 +163,15 @@ func (m *shared) lines() (out []string) {
 func entryLine(g stream.Group, id stream.AlertID, header string, expires bool, body string) string {
 	return fmt.Sprintf("entry %s of %s: %s, expires: %v, %s", id, g, header, expires, body)
 }
-func alertLine(streamID string, id, raw any) string {
-	return fmt.Sprintf("alert %s: %v %v", streamID, id, raw)
+func alertLine(streamID string, fields ...any) string {
+	line := "alert " + streamID + ":"
+	for _, f := range fields {
+		if f == nil {
+			f = ""
+		}
+		line += fmt.Sprintf(" %v;", f)
+	}
+	return line
 }
 func groupLine(g stream.Group, last string) string {
 	return fmt.Sprintf("group %s: was given all up to %s", g, last)

@@ -26,6 +26,7 @@ type alert struct {
 	number   int    // counts all there ever were
 	streamID string // empty until it is seen in Redis
 	id, raw  string
+	reopened string // digest, where it brings no alert: an entry was opened again
 }
 
 func (a *alert) String() string { return a.streamID }
