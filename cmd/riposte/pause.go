@@ -59,6 +59,26 @@ func (s *switching) which(cmd *cobra.Command) (ledger.Switch, string, error) {
 	return ledger.FleetSwitch, "", nil
 }
 
+// turn is a command that does something to the switch that is meant, which is for what, where.
+func (s *switching) turn(do func(cmd *cobra.Command, board *ledger.Switchboard, name ledger.Switch, what, where string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		name, what, err := s.which(cmd)
+		if err != nil {
+			return err
+		}
+		rdb, err := s.open(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer rdb.Close()
+		board, where, err := s.board(cmd, rdb)
+		if err != nil {
+			return err
+		}
+		return do(cmd, board, name, what, where)
+	}
+}
+
 // switched is what became of it, for scripts.
 type switched struct {
 	Switch  string       `json:"switch"`
@@ -81,20 +101,7 @@ expired by then.`,
   riposte pause --host web-1
   riposte pause --playbook cryptominer --reason OPS-4711`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			name, what, err := s.which(cmd)
-			if err != nil {
-				return err
-			}
-			rdb, err := a.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer rdb.Close()
-			board, where, err := s.board(cmd, rdb)
-			if err != nil {
-				return err
-			}
+		RunE: s.turn(func(cmd *cobra.Command, board *ledger.Switchboard, name ledger.Switch, what, where string) error {
 			by := person()
 			note, err := board.Pause(cmd.Context(), name, by, reason)
 			if err != nil {
@@ -105,7 +112,7 @@ expired by then.`,
 			}
 			_, err = fmt.Fprintf(a.out, "%s%s: paused by %s at %s%s\n", what, where, plain(note.By), ledger.Stamp(note.At), plain(because(note.Note)))
 			return err
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever wonders")
 	s.flags(cmd)
@@ -123,20 +130,7 @@ not expired. Each switch is on its own: with the fleet resumed, a host that was 
 		Example: `  riposte resume
   riposte resume --playbook cryptominer`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			name, what, err := s.which(cmd)
-			if err != nil {
-				return err
-			}
-			rdb, err := a.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer rdb.Close()
-			board, where, err := s.board(cmd, rdb)
-			if err != nil {
-				return err
-			}
+		RunE: s.turn(func(cmd *cobra.Command, board *ledger.Switchboard, name ledger.Switch, what, where string) error {
 			was, err := board.Resume(cmd.Context(), name)
 			if err != nil {
 				return err
@@ -150,7 +144,7 @@ not expired. Each switch is on its own: with the fleet resumed, a host that was 
 				_, err = fmt.Fprintf(a.out, "%s%s: was not paused; riposte status shows what is\n", what, where)
 			}
 			return err
-		},
+		}),
 	}
 	s.flags(cmd)
 	return cmd
