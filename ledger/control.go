@@ -86,17 +86,13 @@ func (c Control) Holds(why string) bool {
 	return off
 }
 
-// ReadControl reads the control of a host.
-func ReadControl(ctx context.Context, rdb redis.Cmdable, h stream.Host) (Control, error) {
-	return readControl(ctx, rdb, h.ControlKey())
-}
-
-func readControl(ctx context.Context, rdb redis.Cmdable, key string) (Control, error) {
+// Read returns what is off and what has tripped.
+func (b *Switchboard) Read(ctx context.Context) (Control, error) {
 	c := Control{Off: map[Switch]Note{}, Tripped: map[string]Trip{}}
 	// Not HGETALL: what breakers have counted may be long.
-	names, err := rdb.HKeys(ctx, key).Result()
+	names, err := b.rdb.HKeys(ctx, b.key).Result()
 	if err != nil {
-		return c, fmt.Errorf("read %s: %w", key, err)
+		return c, fmt.Errorf("read %s: %w", b.key, err)
 	}
 	names = slices.DeleteFunc(names, func(n string) bool {
 		return !strings.HasPrefix(n, "pause:") && !strings.HasPrefix(n, "tripped:")
@@ -104,9 +100,9 @@ func readControl(ctx context.Context, rdb redis.Cmdable, key string) (Control, e
 	if len(names) == 0 {
 		return c, nil
 	}
-	values, err := rdb.HMGet(ctx, key, names...).Result()
+	values, err := b.rdb.HMGet(ctx, b.key, names...).Result()
 	if err != nil {
-		return c, fmt.Errorf("read %s: %w", key, err)
+		return c, fmt.Errorf("read %s: %w", b.key, err)
 	}
 	for i, v := range values {
 		text, ok := v.(string)
@@ -114,7 +110,7 @@ func readControl(ctx context.Context, rdb redis.Cmdable, key string) (Control, e
 			continue // turned on in between
 		}
 		if name, ok := strings.CutPrefix(names[i], "tripped:"); ok {
-			c.Tripped[name] = parseTrip(text)
+			c.Tripped[b.scope+name] = parseTrip(text)
 			continue
 		}
 		var note Note
@@ -140,23 +136,22 @@ func parseTrip(text string) Trip {
 
 // Switchboard is what a person turns off and on: of one host, or of the fleet.
 type Switchboard struct {
-	rdb redis.Cmdable
-	key string
-	win func(breaker string) (key, window, tripped string)
+	rdb   redis.Cmdable
+	key   string // of the hash with its switches and with what has tripped
+	scope string // before the name of a breaker in what holds an alert back
 }
+
+// fleetScope tells a breaker of the fleet from a host's: no playbook has a colon in its name.
+const fleetScope = "fleet:"
 
 // HostSwitches are those of a host.
 func HostSwitches(rdb redis.Cmdable, h stream.Host) *Switchboard {
-	return &Switchboard{rdb, h.ControlKey(), func(b string) (string, string, string) {
-		return h.ControlKey(), "window:" + b, "tripped:" + b
-	}}
+	return &Switchboard{rdb, h.ControlKey(), ""}
 }
 
 // FleetSwitches are those of all hosts on this Redis.
 func FleetSwitches(rdb redis.Cmdable) *Switchboard {
-	return &Switchboard{rdb, stream.FleetControlKey, func(b string) (string, string, string) {
-		return stream.FleetBreakerKey(b), "window", "tripped"
-	}}
+	return &Switchboard{rdb, stream.FleetControlKey, fleetScope}
 }
 
 // Pause turns a switch off. Who did it first, and why, stands.
@@ -177,7 +172,7 @@ func (b *Switchboard) Pause(ctx context.Context, s Switch, by, why string) (Note
 	if first {
 		return note, nil
 	}
-	c, err := readControl(ctx, b.rdb, b.key)
+	c, err := b.Read(ctx)
 	if earlier, off := c.Off[s]; err == nil && off {
 		return earlier, nil
 	}
@@ -197,46 +192,30 @@ func (b *Switchboard) Resume(ctx context.Context, s Switch) (bool, error) {
 // Reset re-arms a breaker: it counts from zero, and what waits for it is begun within
 // seconds, where it has not expired. It says whether the breaker had tripped.
 func (b *Switchboard) Reset(ctx context.Context, breaker string) (bool, error) {
-	key, window, tripped := b.win(breaker)
-	was, err := b.rdb.HExists(ctx, key, tripped).Result()
-	if err == nil {
-		err = b.rdb.HDel(ctx, key, tripped, window).Err()
-	}
+	var was *redis.IntCmd
+	_, err := b.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		if b.scope == fleetScope {
+			p.Del(ctx, stream.FleetBreakerKey(breaker))
+		}
+		p.HDel(ctx, b.key, "window:"+breaker)
+		was = p.HDel(ctx, b.key, "tripped:"+breaker)
+		return nil
+	})
 	if err != nil {
 		return false, fmt.Errorf("reset: %w", err)
 	}
-	return was, nil
-}
-
-// Read returns what is off, and what has tripped; of the fleet's breakers those named.
-func (b *Switchboard) Read(ctx context.Context, fleetBreakers ...string) (Control, error) {
-	c, err := readControl(ctx, b.rdb, b.key)
-	for _, name := range fleetBreakers {
-		if err != nil {
-			break
-		}
-		var text string
-		key, _, field := b.win(name)
-		text, err = b.rdb.HGet(ctx, key, field).Result()
-		switch {
-		case err == nil:
-			c.Tripped["fleet:"+name] = parseTrip(text)
-		case errors.Is(err, redis.Nil):
-			err = nil
-		}
-	}
-	return c, err
+	return was.Val() == 1, nil
 }
 
 // Reserve asks a breaker of the fleet for alerts, each by a name of its own in the fleet, and
 // says which it has counted. One that it has counted before is not counted again. tripped says
 // that it is this call that tripped it.
 func Reserve(ctx context.Context, rdb redis.Cmdable, b Breaker, alerts []string) (granted []bool, tripped bool, err error) {
-	args := []any{b.Most, b.Within.Microseconds()}
+	args := []any{b.Name, b.Most, b.Within.Microseconds()}
 	for _, a := range alerts {
 		args = append(args, a)
 	}
-	replies, err := reserveScript.Run(ctx, rdb, []string{stream.FleetBreakerKey(b.Name)}, args...).Int64Slice()
+	replies, err := reserveScript.Run(ctx, rdb, []string{stream.FleetBreakerKey(b.Name), stream.FleetControlKey}, args...).Int64Slice()
 	if err != nil {
 		return nil, false, fmt.Errorf("breaker %s of the fleet: %w", b.Name, err)
 	}

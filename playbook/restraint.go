@@ -147,19 +147,11 @@ func (r *Responder) tellOfTrip(ctx context.Context, b ledger.Breaker) {
 // free sends alerts round again that waited for a switch or a breaker which is on again.
 func (s *sweeper) free(ctx context.Context) {
 	look := sync.OnceValues(func() (func(string) bool, error) {
-		host, err := ledger.ReadControl(ctx, s.rdb, s.cfg.Host)
+		host, err := ledger.HostSwitches(s.rdb, s.cfg.Host).Read(ctx)
 		if err != nil {
 			return nil, err
 		}
-		var breakers []string
-		for _, book := range s.planner.Load().Playbooks {
-			for _, b := range book.Limits.Breakers {
-				if b.Per == PerFleet {
-					breakers = append(breakers, counting(book, b).Name)
-				}
-			}
-		}
-		fleet, err := ledger.FleetSwitches(s.rdb).Read(ctx, breakers...)
+		fleet, err := ledger.FleetSwitches(s.rdb).Read(ctx)
 		return func(why string) bool { return host.Holds(why) || fleet.Holds(why) }, err
 	})
 	looked, freed, err := s.ledger.Free(ctx, func(why string) bool {

@@ -71,8 +71,16 @@ func TestBreakerCommands(t *testing.T) {
 	if n := f.rdb.HLen(f.ctx, "riposte:{h1}:control").Val(); n != 0 {
 		t.Errorf("%d fields are left", n)
 	}
-	f.rdb.HSet(f.ctx, "riposte:{fleet}:breaker:p", "tripped", fmt.Sprint(now, " 20 60000000 x-1"))
+	b := ledger.Breaker{Name: "p", Most: 1, Within: time.Minute}
+	if _, tripped, err := ledger.Reserve(f.ctx, f.rdb, b, []string{"h1/containment/x-1", "h1/containment/x-2"}); err != nil || !tripped {
+		t.Fatal(tripped, err)
+	}
+	says(t, cli(t, "", "breaker", "list", f.args[0], f.args[1]).out, "p", "fleet", "1 within 60 s", "h1/containment/x-2")
+	says(t, f.must(0, "status").out, "BREAKER fleet:p has tripped", "riposte breaker reset p --fleet")
 	says(t, f.must(0, "breaker", "reset", "p", "--fleet", "-o", "json").out, `"reset": true`)
+	if left := f.rdb.Keys(f.ctx, "riposte:{fleet}:*").Val(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
 	f.must(2, "breaker", "reset")
 	f.must(2, "breaker")
 }

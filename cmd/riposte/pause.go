@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -161,7 +162,7 @@ func newBreakerCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "breaker",
 		Short: "Show breakers that have tripped, and reset them",
-		Example: `  riposte breaker list --host web-1
+		Example: `  riposte breaker list
   riposte breaker reset cryptominer --host web-1`,
 	}
 	cmd.AddCommand(newBreakerListCmd(a), newBreakerResetCmd(a))
@@ -171,6 +172,7 @@ func newBreakerCmd(a *app) *cobra.Command {
 // trippedBreaker is one that has tripped, for scripts.
 type trippedBreaker struct {
 	Breaker string `json:"breaker"`
+	Where   string `json:"where"` // a host, or "fleet"
 	ledger.Trip
 	At     string `json:"at"`
 	Within string `json:"within"`
@@ -178,37 +180,62 @@ type trippedBreaker struct {
 
 func newBreakerListCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "list",
-		Short:   "List the breakers of a host that have tripped",
-		Example: `  riposte breaker list --host web-1`,
-		Args:    cobra.NoArgs,
+		Use:   "list",
+		Short: "List the breakers that have tripped",
+		Long: `List shows the breakers that have tripped: those of the fleet, and those of all known hosts
+unless --host (or RIPOSTE_HOST) names one.`,
+		Example: `  riposte breaker list
+  riposte breaker list --host web-1 -o json`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			host, err := a.host()
-			if err != nil {
-				return err
-			}
 			rdb, err := a.open(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer rdb.Close()
-			control, err := ledger.ReadControl(cmd.Context(), rdb, host)
+			var hosts []stream.Host
+			if cmd.Flag("host").Changed {
+				host, err := a.host()
+				if err != nil {
+					return err
+				}
+				hosts = []stream.Host{host}
+			} else {
+				known, err := stream.Hosts(cmd.Context(), rdb)
+				if err != nil {
+					return err
+				}
+				for _, k := range known {
+					hosts = append(hosts, k.Host)
+				}
+			}
+			fleet, err := ledger.FleetSwitches(rdb).Read(cmd.Context())
 			if err != nil {
 				return err
 			}
 			all := []trippedBreaker{}
-			for name, trip := range control.Tripped {
-				all = append(all, trippedBreaker{name, trip, ledger.Stamp(trip.At), stream.Span(trip.Within)})
+			add := func(where string, c ledger.Control) {
+				for _, name := range slices.Sorted(maps.Keys(c.Tripped)) {
+					t := c.Tripped[name]
+					all = append(all, trippedBreaker{strings.TrimPrefix(name, "fleet:"), where, t, ledger.Stamp(t.At), stream.Span(t.Within)})
+				}
 			}
-			slices.SortFunc(all, func(a, b trippedBreaker) int { return strings.Compare(a.Breaker, b.Breaker) })
+			add("fleet", fleet)
+			for _, h := range hosts {
+				control, err := ledger.HostSwitches(rdb, h).Read(cmd.Context())
+				if err != nil {
+					return err
+				}
+				add(string(h), control)
+			}
 			if a.output == "json" {
 				return a.json(all)
 			}
 			var rows [][]string
 			for _, b := range all {
-				rows = append(rows, []string{b.Breaker, b.At, fmt.Sprintf("%d within %s", b.Most, b.Within), b.Alert})
+				rows = append(rows, []string{b.Breaker, b.Where, b.At, fmt.Sprintf("%d within %s", b.Most, b.Within), b.Alert})
 			}
-			return a.table([]string{"BREAKER", "TRIPPED", "LIMIT", "ALERT"}, rows)
+			return a.table([]string{"BREAKER", "WHERE", "TRIPPED", "LIMIT", "ALERT"}, rows)
 		},
 	}
 	a.outputFlag(cmd)

@@ -76,12 +76,12 @@ unless --host (or RIPOSTE_HOST) names one.`,
 type knownHost struct {
 	stream.HostStatus
 	Paused  map[ledger.Switch]ledger.Note `json:"paused,omitempty"`  // switches that are off, the fleet's included
-	Tripped map[string]ledger.Trip        `json:"tripped,omitempty"` // breakers
+	Tripped map[string]ledger.Trip        `json:"tripped,omitempty"` // breakers; those of the fleet as fleet:NAME
 }
 
 // controlled adds what is paused and what has tripped, also in words.
 func (a *app) controlled(ctx context.Context, rdb *redis.Client, s stream.HostStatus) (knownHost, error) {
-	host, err := ledger.ReadControl(ctx, rdb, s.Host)
+	host, err := ledger.HostSwitches(rdb, s.Host).Read(ctx)
 	if redis.IsPermissionError(err) {
 		return knownHost{HostStatus: s}, nil
 	}
@@ -89,7 +89,7 @@ func (a *app) controlled(ctx context.Context, rdb *redis.Client, s stream.HostSt
 	if err := errors.Join(err, err2); err != nil && !redis.IsPermissionError(err) {
 		return knownHost{}, err
 	}
-	k := knownHost{s, maps.Clone(host.Off), host.Tripped}
+	k := knownHost{s, maps.Clone(host.Off), maps.Clone(host.Tripped)}
 	say := func(where string, off map[ledger.Switch]ledger.Note) {
 		for _, name := range slices.Sorted(maps.Keys(off)) {
 			n := off[name]
@@ -99,13 +99,17 @@ func (a *app) controlled(ctx context.Context, rdb *redis.Client, s stream.HostSt
 	}
 	say("on this host", host.Off)
 	say("everywhere", fleet.Off)
-	for name, note := range fleet.Off {
-		k.Paused[name] = note
-	}
-	for _, name := range slices.Sorted(maps.Keys(host.Tripped)) {
-		t := host.Tripped[name]
-		k.Summary = append(k.Summary, fmt.Sprintf("BREAKER %s has tripped at %s: more than %d alerts within %s; look, then: riposte breaker reset %s --host %s",
-			name, ledger.Stamp(t.At), t.Most, stream.Span(t.Within), name, s.Host))
+	maps.Copy(k.Paused, fleet.Off)
+	maps.Copy(k.Tripped, fleet.Tripped)
+	for _, name := range slices.Sorted(maps.Keys(k.Tripped)) {
+		t := k.Tripped[name]
+		where := " --host " + string(s.Host)
+		own, ofFleet := strings.CutPrefix(name, "fleet:")
+		if ofFleet {
+			where = " --fleet"
+		}
+		k.Summary = append(k.Summary, fmt.Sprintf("BREAKER %s has tripped at %s: more than %d alerts within %s; look, then: riposte breaker reset %s%s",
+			name, ledger.Stamp(t.At), t.Most, stream.Span(t.Within), own, where))
 	}
 	return k, nil
 }
