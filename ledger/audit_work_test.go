@@ -78,7 +78,7 @@ func TestAuditLooksAgain(t *testing.T) {
 		}},
 		"parked": {"mget", func(w *world, a *ledger.Ledger) func() {
 			g := w.take(a, "a", "x")
-			return func() { w.must(a.Park(w.ctx, g, []byte(alertJSON("x", 4711)), time.Time{}, "test")) }
+			return func() { w.must(a.Park(w.ctx, g, []byte(alertJSON("x", 4711)), time.Time{}, "test", false)) }
 		}},
 		"woken": {"mget", func(w *world, a *ledger.Ledger) func() {
 			w.park(a, "a", "x", time.Now().Add(-time.Second))
@@ -176,7 +176,7 @@ func TestAuditLooksForWaitingAgain(t *testing.T) {
 	rdb.AddHook(&between{command: "zrange", do: func() {
 		w.read("a")
 		g := w.granted(ledger.Resume, a, claim("x", w.headerOf("x").StreamID))
-		w.must(a.Park(w.ctx, g, []byte(alertJSON("x", 4711)), past, "test"))
+		w.must(a.Park(w.ctx, g, []byte(alertJSON("x", 4711)), past, "test", false))
 		rdb.AddHook(&between{command: "mget", do: func() { moved = true; wake() }}) // its entry is looked at again
 	}})
 	report, err := ledger.NewReader(rdb, w.host, w.group).Audit(w.ctx, ledger.AuditConfig{})

@@ -95,7 +95,7 @@
 // anything. SEQ counts the records accepted under the token, so that a Record whose reply
 // was lost is answered yes again and not applied again. GATE names the gate of the
 // holder, or is "*" once the entry's holders had several: then nobody's receipts are whole. It
-// is "-" where the alert was parked before anybody held it.
+// is "-" where the alert was parked before any step that is left to do had begun.
 //
 // # Acks
 //

@@ -40,7 +40,7 @@ type Header struct {
 	Deaths     int       // holders that died holding it, proven
 	Digest     string    // of the alert's actionable fields
 	StreamID   string    // the delivery that the last record acks
-	Gate       string    // gate ID of all holders so far, "*" once they had several
+	Gate       string    // gate ID of all holders so far, "*" once they had several, "-" where none has begun what is left to do
 }
 
 // Body is the rest of an entry: the plan and what became of it. The holder is its only

@@ -42,13 +42,20 @@ const (
 // Park sets an alert aside until a time, or for as long as a person takes to decide (due
 // zero). It acks the delivery: the waiting entry itself is what any replica wakes the alert
 // from, so it survives all of them. Errors are those of Record.
-func (l *Ledger) Park(ctx context.Context, g *Grant, raw []byte, due time.Time, reason string) error {
+//
+// unbegun says that no step without an outcome has begun, and that the gate lets nobody begin
+// one under an older token. Whoever wakes the alert may then run it at another gate, as after
+// a reboot, and knows all the same what was not done.
+func (l *Ledger) Park(ctx context.Context, g *Grant, raw []byte, due time.Time, reason string, unbegun bool) error {
 	g.Body.Parked = &Parked{Raw: raw, Due: due, Reason: reason}
 	body, err := json.Marshal(g.Body)
 	if err != nil {
 		return fmt.Errorf("park %s: %w", g.ID, err)
 	}
-	score := "+inf"
+	score, gates := "+inf", ""
+	if unbegun {
+		gates = "-"
+	}
 	if !due.IsZero() {
 		score = strconv.FormatInt(due.UnixMilli(), 10)
 	}
@@ -57,7 +64,7 @@ func (l *Ledger) Park(ctx context.Context, g *Grant, raw []byte, due time.Time, 
 		l.cfg.Host.LedgerKey(l.cfg.Group, g.ID), l.cfg.Host.WaitingKey(l.cfg.Group),
 	}
 	reply, err := parkScript.Run(ctx, l.rdb, keys, string(l.cfg.Group), g.Token.Epoch, g.Token.Nonce,
-		score, l.cfg.Retention.Milliseconds(), reason, l.cfg.Owner, body).Text()
+		score, l.cfg.Retention.Milliseconds(), reason, l.cfg.Owner, body, gates).Text()
 	return l.outcome("park", g, reply, err)
 }
 

@@ -21,8 +21,8 @@ func TestPark(t *testing.T) {
 	w.must(record(w, a, g, 0, "logged"))
 	raw := strings.Replace(alertJSON("x", 4711), `"id":"x",`, "", 1) // its content alone would make another ID
 	due := time.Now().Add(time.Hour)
-	w.must(a.Park(w.ctx, g, []byte(raw), due, "breaker"))
-	w.must(a.Park(w.ctx, g, []byte(raw), due, "breaker")) // its reply was lost
+	w.must(a.Park(w.ctx, g, []byte(raw), due, "breaker", false))
+	w.must(a.Park(w.ctx, g, []byte(raw), due, "breaker", false)) // its reply was lost
 	if h, body := w.entry("x"); h.State != ledger.Waiting || body.Parked == nil || string(body.Parked.Raw) != raw || body.Steps[0].Outcome != "logged" {
 		t.Errorf("parked: %+v %+v", h, body)
 	}
@@ -84,8 +84,8 @@ func TestParkForAPerson(t *testing.T) {
 	a, b := w.replica("a"), w.replica("b")
 	stale := w.take(a, "a", "x")
 	g := w.granted(ledger.Resume, b, claim("x", stale.StreamID), "a")
-	w.wantLost(a.Park(w.ctx, stale, nil, time.Time{}, "approval"))
-	w.must(b.Park(w.ctx, g, []byte("{}"), time.Time{}, "approval"))
+	w.wantLost(a.Park(w.ctx, stale, nil, time.Time{}, "approval", false))
+	w.must(b.Park(w.ctx, g, []byte("{}"), time.Time{}, "approval", false))
 	if n, err := a.Wake(w.ctx, 10); n != 0 || err != nil {
 		t.Errorf("woken %d, %v", n, err)
 	}

@@ -28,7 +28,7 @@ func (w *world) doubt(l *ledger.Ledger, owner, id string, more ...string) *ledge
 func (w *world) park(l *ledger.Ledger, owner, id string, due time.Time) *ledger.Grant {
 	w.Helper()
 	g := w.take(l, owner, id)
-	w.must(l.Park(w.ctx, g, []byte(alertJSON(id, 4711)), due, "test"))
+	w.must(l.Park(w.ctx, g, []byte(alertJSON(id, 4711)), due, "test", false))
 	return g
 }
 

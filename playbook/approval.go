@@ -6,6 +6,9 @@ import (
 	"time"
 
 	"riposte/ledger"
+	"riposte/playbook/action"
+	"riposte/playbook/gate"
+	"riposte/stream"
 )
 
 // needsApproval says that step i is to be carried out once a person has said yes, and that
@@ -18,24 +21,41 @@ func (r *Responder) needsApproval(g *ledger.Grant, i int) bool {
 	return g.Body.Approval == nil || g.Body.Approval.Answer == ""
 }
 
-// park sets an alert aside until a person has decided, or the time for that is over. What
-// is asked for was not begun: whoever could have begun it would have had the answer.
-func (r *Responder) park(ctx context.Context, g *ledger.Grant, i int, raw []byte) error {
-	if g.Body.Approval == nil { // planned to be enforced, by a replica of another mode
-		g.Body.Approval = &ledger.Approval{Within: defaultApproval}
-	}
+// park sets an alert aside until a person has decided, or the time for that is over. It
+// returns false where there is nothing to decide any more, because step i has ended.
+//
+// It passes the gate first, after which nobody begins the step under an older token: what has
+// not begun by then has not begun when the person answers either, days later and perhaps
+// after a reboot, whose gate is another.
+func (r *Responder) park(ctx context.Context, g *ledger.Grant, i int, raw []byte) (parked bool, err error) {
 	a, step := g.Body.Approval, g.Body.Steps[i]
+	effect, class := decode(&step)
+	pass, err := r.enter(ctx, gate.Step{
+		Key: stream.StepKey(r.cfg.Host, r.cfg.Group, g.ID, step.Playbook, step.Step), Durable: class == action.AtMostOnce, Within: gateMargin,
+	}, g.Token)
+	if err != nil {
+		return false, err
+	}
+	_, _, closed := pass.Closed()
+	unbegun := pass.Begun() == 0 && r.sameGate(g)
+	pass.Leave()
+	if closed {
+		return false, nil
+	}
+	if a == nil { // planned to be enforced, by a replica of another mode
+		a = &ledger.Approval{Within: defaultApproval}
+		g.Body.Approval = a
+	}
 	if a.Until.IsZero() {
 		a.Until = time.Now().Add(a.Within).UTC()
 	}
-	effect, _ := decode(&step)
 	reason := clip(fmt.Sprintf("approval: %s/%s would %s", step.Playbook, step.Step, effect.Describe()), 500)
-	if err := r.insist(ctx, func(ctx context.Context) error { return r.ledger.Park(ctx, g, raw, a.Until, reason) }); err != nil {
-		return err
+	if err := r.insist(ctx, func(ctx context.Context) error { return r.ledger.Park(ctx, g, raw, a.Until, reason, unbegun) }); err != nil {
+		return false, err
 	}
 	r.log.Warn("alert waits for approval", "alert", g.ID, "until", a.Until, "reason", reason,
 		"to decide", fmt.Sprintf("riposte approve %s --host %s, or riposte deny", g.ID, r.cfg.Host))
-	return nil
+	return true, nil
 }
 
 func approved(a *ledger.Approval) bool { return a != nil && a.Answer == ledger.Yes }

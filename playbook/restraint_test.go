@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"riposte/ledger"
 	"riposte/playbook"
+	"riposte/playbook/gate"
 	"riposte/stream"
 	"riposte/test/redistest"
 )
@@ -212,6 +214,67 @@ func TestApproval(t *testing.T) {
 		t.Errorf("nobody answered: %s %s", got, reason)
 	}
 	audited(t, rdb)
+}
+
+// A person may answer after a reboot, whose gate is another. What nobody had begun before is done
+// then, also where it must not be done twice; what somebody had begun stays unknown, and what had
+// ended is not asked about.
+func TestApprovalAtAnotherGate(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("needs /bin/mkdir")
+	}
+	for _, c := range []struct {
+		before  string // what a replica of mode enforce did before it died
+		parked  bool
+		want    string
+		effects int
+	}{
+		{"nothing", true, "ran", 1},
+		{"began", true, "unknown", 0},
+		{"closed", false, "ran", 0},
+	} {
+		t.Run(c.before, func(t *testing.T) {
+			t.Parallel()
+			srv, gateDir := redistest.Start(t), t.TempDir()
+			rdb, made := srv.Client(), t.TempDir()+"/made"
+			book := "name: note\nmatch: \"true\"\nsteps: [{name: first, action: run_script, with: {argv: [/bin/mkdir, " + made + "]}}]\n"
+			approve := func(c *playbook.Config) { c.Mode = playbook.Approve }
+			if err := os.Chmod(gateDir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			g, token := heldByTheDead(t, rdb, gateDir, book, 0, nil)
+			if c.before != "nothing" {
+				pass, err := g.Enter(gate.Step{Key: stream.StepKey(host, group, "a-1", "note", "first"), Durable: true}, token)
+				if err == nil {
+					err = pass.Begin()
+				}
+				if err == nil && c.before == "closed" {
+					err = pass.Close("ran", "by the dead")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				pass.Leave()
+			}
+			stop := newReplica(t, srv, "h1-2-asks", gateDir, book, approve).start()
+			if c.parked {
+				waits(t, rdb, 1)
+				stop()
+				newReplica(t, srv, "h1-3-later", t.TempDir(), book, approve).start()
+				if _, err := ledger.NewReader(rdb, host, group).Decide(t.Context(), "a-1", true, "me@here", "because"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got, reason := outcome(t, rdb, "a-1"); got != c.want {
+				t.Errorf("%s: %s, want %s", got, reason, c.want)
+			}
+			if _, err := os.Stat(made); (err == nil) != (c.effects == 1) {
+				t.Errorf("the script: %v, want %d runs", err, c.effects)
+			}
+			audited(t, rdb)
+		})
+	}
 }
 
 // What was done is taken back by a further step of the same entry, once.

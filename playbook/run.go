@@ -26,7 +26,9 @@ func (r *Responder) run(ctx context.Context, g *ledger.Grant, raw []byte) error 
 		}
 		makeOut(&g.Body, i)
 		if r.needsApproval(g, i) {
-			return r.park(ctx, g, i, raw)
+			if parked, err := r.park(ctx, g, i, raw); err != nil || parked {
+				return err
+			}
 		}
 		if err := r.look(ctx, g, i); err != nil {
 			return err
@@ -212,11 +214,16 @@ func (r *Responder) decided(pass *gate.Pass, g *ledger.Grant, class action.Class
 	if outcome, reason, closed := pass.Closed(); closed {
 		return action.Receipt{Outcome: action.Outcome(outcome), Reason: reason}, true
 	}
-	otherGate := g.Prior != "" && g.Prior != r.gate.ID()
-	if class == action.AtMostOnce && (pass.Begun() > 0 || otherGate) {
+	if class == action.AtMostOnce && (pass.Begun() > 0 || !r.sameGate(g)) {
 		return action.Receipt{Outcome: action.Unknown, Reason: "it was in flight when its replica died; look before you run it again"}, true
 	}
 	return action.Receipt{}, false
+}
+
+// sameGate says that all who held the grant before, if anybody, passed through this gate: what
+// its receipts do not say was not begun.
+func (r *Responder) sameGate(g *ledger.Grant) bool {
+	return g.Prior == "" || g.Prior == r.gate.ID()
 }
 
 // verdict turns the error of an effect into an outcome, if it is to be final.

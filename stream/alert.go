@@ -283,8 +283,9 @@ func (a *Alert) PID() (pid int64, ok bool) {
 
 // Digest is a short hash of what decides whether, and to whom, something is done: process,
 // start, address, host, rule, and the level and names that can turn the answer into "no".
-// Two alerts under one ID with other digests are two alerts. The timestamp is left out: a
-// detector that was restarted may see the same attack again, later.
+// Two alerts under one ID with other digests are two alerts. A detector that was restarted may
+// see the same attack again, later, when the parent has exited and another has taken in its
+// child: so timestamp and parent are left out. Whoever acts on a parent checks its identity.
 func (a *Alert) Digest() string {
 	p := a.Process
 	if p == nil {

@@ -117,7 +117,7 @@ func TestDecisionCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Park(f.ctx, answers[0].Grant, []byte(alertNow("y-1")), time.Now().Add(time.Hour), "approval: p/s would log"); err != nil {
+	if err := l.Park(f.ctx, answers[0].Grant, []byte(alertNow("y-1")), time.Now().Add(time.Hour), "approval: p/s would log", false); err != nil {
 		t.Fatal(err)
 	}
 	says(t, f.must(0, "ledger", "show", "y").out, "waits", "approval: p/s would log; until ")

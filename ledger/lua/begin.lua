@@ -184,7 +184,7 @@ for i = 5, #KEYS do
     local event = verdict
     if deaths >= poison then verdict, n = 'poison', deaths end
     local gates = gate
-    if text == '-' then text = '' end -- nobody has held it: it was parked before
+    if text == '-' then text = '' end -- it was parked before any step that is left to do had begun
     if event == 'resume' and text ~= '' and text ~= gate then gates = '*' end
     table.insert(writes, KEYS[i])
     table.insert(writes, string.format('held %.0f %.0f %s %s 0 %.0f %.0f %s %s %s\n', epoch, now + lease, owner, nonce, dups, deaths, digest, sid, gates) .. stored)

@@ -4,7 +4,7 @@
 --
 -- KEYS  1 alerts stream, 2 journal, 3 ledger entry, 4 waiting
 -- ARGV  1 group, 2 epoch, 3 nonce, 4 due time in Unix ms, or '+inf', 5 journal retention in ms,
---       6 reason, 7 replica, 8 body
+--       6 reason, 7 replica, 8 body, 9 '-' where nothing that is left to do has begun at any gate, else ''
 -- Reply as of record
 local group, epoch, nonce = ARGV[1], ARGV[2], ARGV[3]
 local t = redis.call('TIME')
@@ -23,7 +23,7 @@ if state ~= 'held' or e ~= epoch or n ~= nonce then
   note('late')
   return 'stale'
 end
-redis.call('SET', KEYS[3], table.concat({'waiting', e, '0', owner, n, seq, dups, deaths, digest, sid, gate}, ' ') .. '\n' .. ARGV[8])
+redis.call('SET', KEYS[3], table.concat({'waiting', e, '0', owner, n, seq, dups, deaths, digest, sid, ARGV[9] ~= '' and ARGV[9] or gate}, ' ') .. '\n' .. ARGV[8])
 redis.call('ZADD', KEYS[4], ARGV[4], id)
 note('park')
 if sid ~= '-' then redis.call('XACK', KEYS[1], group, sid) end

@@ -333,14 +333,14 @@ func (m *machine) buryOnce(t *rapid.T, g *grant, l stream.DeadLetter) {
 func (m *machine) Park(t *rapid.T) {
 	if g := m.writer(t); g != nil && g.raw != "" { // what was opened again waits for nobody
 		due := choose(t, "due", []time.Time{{}, m.start.Add(time.Hour), m.start.Add(-time.Hour)})
-		m.parkOnce(t, g, due, "because "+g.Token.Nonce)
+		m.parkOnce(t, g, due, "because "+g.Token.Nonce, one(t, 2, "nothing left has begun"))
 	}
 }
 
-func (m *machine) parkOnce(t *rapid.T, g *grant, due time.Time, reason string) {
+func (m *machine) parkOnce(t *rapid.T, g *grant, due time.Time, reason string, unbegun bool) {
 	m.loseReply(t)
-	err := g.by.ledger.Park(m.ctx, g.Grant, []byte(g.raw), due, reason)
-	m.fenced(t, g, "park", err, m.park(g, due, reason), func(t *rapid.T, m *machine) { m.parkOnce(t, g, due, reason) })
+	err := g.by.ledger.Park(m.ctx, g.Grant, []byte(g.raw), due, reason, unbegun)
+	m.fenced(t, g, "park", err, m.park(g, due, reason, unbegun), func(t *rapid.T, m *machine) { m.parkOnce(t, g, due, reason, unbegun) })
 }
 
 // Release hands a grant back; also one with a write whose reply was lost.

@@ -186,7 +186,7 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 	prior, from := e.gate, e.owner
 	switch prior {
 	case by.gate:
-	case "-": // it was parked before anybody held it
+	case "-": // it was parked before any step that is left to do had begun
 		prior, e.gate = "", by.gate
 	default:
 		e.gate = "*"
@@ -323,9 +323,12 @@ func (m *model) bury(g *grant, l stream.DeadLetter) bool {
 	return ok
 }
 
-func (m *model) park(g *grant, due time.Time, reason string) bool {
+func (m *model) park(g *grant, due time.Time, reason string, unbegun bool) bool {
 	ok, first := m.end(g, "park", ledger.Waiting, "reason", reason)
 	if first {
+		if unbegun {
+			m.entries[g.ID].gate = "-"
+		}
 		m.waiting[g.ID] = math.Inf(1)
 		if !due.IsZero() {
 			m.waiting[g.ID] = float64(due.UnixMilli())
