@@ -42,7 +42,7 @@ type Server struct {
 
 // patience is how long a server may take to start or stop. It is for slow machines; a
 // start takes some 10 ms.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // Start runs a server until the test ends. args are further redis-server arguments, such
 // as "--appendfsync", "always"; the last word on an option wins.
