@@ -8,7 +8,8 @@
 --       6 new body, then the fields of the new stream entry
 -- Reply ID of the new stream entry, or '' where entry or letter is not what was read
 --
--- The entry becomes held by nobody: no lease, no nonce that anybody has, deaths from zero.
+-- The entry becomes held by nobody: no lease, no nonce that anybody has, deaths from zero, and a
+-- new epoch, as its body is new.
 local t = redis.call('TIME')
 local minid = string.format('%.0f', math.max(0, t[1] * 1000 - tonumber(ARGV[3])))
 if #redis.call('XRANGE', KEYS[4], ARGV[2], ARGV[2]) == 0 then return '' end
@@ -18,6 +19,7 @@ if ARGV[5] ~= '' then
   if not entry or string.match(entry, '^[^\n]*') ~= ARGV[5] then return '' end
   e, seq, dups, digest, sid, gate = string.match(entry, '^dead (%d+) %d+ %S+ %S+ (%d+) (%d+) %d+ (%S+) (%S+) (%S+)\n')
   if not e then return '' end
+  e = string.format('%.0f', math.max(e + 1, t[1] * 1000000 + t[2]))
 end
 
 if ARGV[5] ~= '' then

@@ -6,13 +6,14 @@
 --       5 new body, 6 raw alert, 7 '1' also before it is due, 8 event
 -- Reply ID of the new stream entry, or '' where it is not due, or not what was read
 --
--- The entry becomes held by nobody: no lease, and no nonce that anybody has. The new
+-- The entry becomes held by nobody: no lease, and no nonce that anybody has. Its epoch is a new
+-- one, as its body is: whoever has read the body before it may not park that any more. The new
 -- delivery carries the alert's ID, so it is the same alert, whatever its raw form says.
 -- No allow-oom: a full Redis starts nothing new.
 local id = string.match(KEYS[3], '}:ledger:[^:]+:(.*)$')
 local due = redis.call('ZSCORE', KEYS[4], id)
 local t = redis.call('TIME')
-local now_ms = t[1] * 1000 + math.floor(t[2] / 1000)
+local now, now_ms = t[1] * 1000000 + t[2], t[1] * 1000 + math.floor(t[2] / 1000)
 if not due or ARGV[7] ~= '1' and tonumber(due) > now_ms then return '' end
 local entry = redis.call('GET', KEYS[3])
 if string.sub(entry or '', 1, 8) ~= 'waiting ' then
@@ -23,6 +24,7 @@ if string.match(entry, '^[^\n]*') ~= ARGV[4] then return '' end
 local e, seq, dups, deaths, digest, sid, gate =
   string.match(entry, '^waiting (%d+) %d+ %S+ %S+ (%d+) (%d+) (%d+) (%S+) (%S+) (%S+)\n')
 if not e then return '' end
+e = string.format('%.0f', math.max(e + 1, now))
 
 local new = redis.call('XADD', KEYS[1], '*', 'id', id, 'alert', ARGV[6])
 redis.call('SET', KEYS[3], table.concat({'held', e, '0', '-', '-', seq, dups, deaths, digest, new, gate}, ' ') .. '\n' .. ARGV[5])

@@ -1,7 +1,8 @@
 // Package model has spin search every way in which two replicas, Redis and the world can
 // get into each other's way, for one that breaks the promise of ledger/doc.go. The
 // protocol is ledger.pml, to be read beside ledger/doc.go and playbook/gate/doc.go;
-// renewal.pml is about leases alone. The tests search them to the end as they are, and
+// renewal.pml is about leases alone, and parking.pml about an alert that waits for a person or a
+// switch. The tests search them to the end as they are, and
 // then again with each protection taken out, and fail unless that breaks the promise.
 //
 // # What is checked
@@ -21,6 +22,12 @@
 //	                 nor about to be published again
 //	stuck            nobody can do anything, and an alert is not settled
 //	superseded       a holder superseded that lives, runs and is connected (renewal.pml)
+//
+// and in parking.pml, beside second and dropped:
+//
+//	unapproved       an effect begun in mode approve that nobody ever approved
+//	needless         unknown, though nothing was tried and no reboot met it under way
+//	forgotten        a person's answer lost, by something else than a failover
 //
 // # What may go wrong
 //
@@ -45,8 +52,9 @@
 //
 // # What is left out
 //
-//   - Everything about more than one gate: --unfenced, a reboot, a lost state folder.
-//   - Parked alerts and the dead: both settle an alert with scripts of the same form.
+//   - --unfenced. Reboots and a lost state folder are in parking.pml alone.
+//   - Breakers, warm-up and undo: what they count, or add to a plan, is the random machine's.
+//   - The dead, who settle an alert with a script of the same form.
 //   - Retention: nothing expires, but receipts are cleaned as if all the rest was long over.
 //   - Requests that a client has given up and that are run later still. A server that is
 //     slow to run what it was sent is a replica that is slow to send it; only copies of a

@@ -25,6 +25,8 @@ var (
 	ledger string
 	//go:embed renewal.pml
 	renewal string
+	//go:embed parking.pml
+	parking string
 )
 
 // search is one run of spin.
@@ -46,6 +48,7 @@ var intact = []search{
 	{name: "two alerts, one target", model: ledger, flags: "VERIFIABLE ALERTS=2"},
 	{name: "two alerts, failover", model: ledger, flags: "IDEMPOTENT ALERTS=2 GRANTS=2 KILLS=0 FAILOVER"},
 	{name: "renewal", model: renewal},
+	{name: "parking, two grants", model: parking, flags: "GRANTS=2"},
 }
 
 // larger are those that take their time.
@@ -56,6 +59,8 @@ var larger = []search{
 	{name: "at-most-once, two steps, failover", model: ledger, flags: "ATMOSTONCE STEPS=2 GRANTS=2 FAILOVER"},
 	{name: "two alerts, one target, failover", model: ledger, flags: "VERIFIABLE ALERTS=2 GRANTS=2 FAILOVER"},
 	{name: "at-most-once, two alerts, failover", model: ledger, flags: "ATMOSTONCE ALERTS=2 GRANTS=2 FAILOVER"},
+	{name: "parking, three grants", model: parking},
+	{name: "parking, four grants", model: parking, flags: "GRANTS=4"},
 }
 
 // mutants each lack one protection, which the name says.
@@ -79,6 +84,12 @@ var mutants = []search{
 
 	{"renewal", renewal, "NO_RENEWAL", "superseded"},
 	{"a missing life file proves nothing", renewal, "MISSING_MEANS_DEAD", "superseded"},
+
+	{"parked: what had not begun is known", parking, "UNBEGUN_NEVER", "needless"},
+	{"parked: what had begun is known", parking, "UNBEGUN_ALWAYS", "second"},
+	{"who parks passes the gate", parking, "NO_FENCE", "second"},
+	{"parked is what stands there", parking, "OLD_BODY", "forgotten"},
+	{"an epoch of its own for each body", parking, "SAME_EPOCH", "forgotten"},
 }
 
 // Intact, the protocol keeps its promise wherever the search goes, and it goes everywhere.

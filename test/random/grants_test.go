@@ -123,8 +123,10 @@ func (m *machine) Pause(t *rapid.T) {
 // Free sends round again what waits for the switch, once it is on.
 func (m *machine) Free(t *rapid.T) {
 	by, lost := m.anybody(t), m.loseReply(t)
-	_, got, err := by.ledger.Free(m.ctx, func(string) bool { return m.paused }, 0, 10)
-	want := m.free(by.name, 10, lost)
+	var got int
+	var err error
+	now := m.during(t, func() { _, got, err = by.ledger.Free(m.ctx, func(string) bool { return m.paused }, 0, 10) })
+	want := m.free(now, by.name, 10, lost)
 	m.did(t, "free", "%s: %d", by.name, want)
 	m.tally["freed"] += want
 	if m.unanswered(err) {

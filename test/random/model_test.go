@@ -208,7 +208,7 @@ func (m *model) holdBack(e *entry, c ledger.Claim, from string) answer {
 
 // free sends round again what waits for the switch, if it is on, by the order of the IDs. Where
 // the first reply is lost, the others are woken all the same.
-func (m *model) free(by string, n int, lost bool) (freed int) {
+func (m *model) free(now *moment, by string, n int, lost bool) (freed int) {
 	var ids []stream.AlertID
 	for id, due := range m.waiting {
 		if math.IsInf(due, 1) {
@@ -223,17 +223,17 @@ func (m *model) free(by string, n int, lost bool) (freed int) {
 		if held || m.paused {
 			continue
 		}
-		m.again(id, e, by)
+		m.again(now, id, e, by)
 		freed++
 	}
 	return freed
 }
 
 // again sends a parked alert round again.
-func (m *model) again(id stream.AlertID, e *entry, by string) {
+func (m *model) again(now *moment, id stream.AlertID, e *entry, by string) {
 	var raw string
 	e.edit(func(b *ledger.Body) { raw, b.Parked = string(b.Parked.Raw), nil })
-	e.toNobody()
+	e.anew(now)
 	e.delivery = m.publish(string(id), raw)
 	delete(m.waiting, id)
 	m.note(id, "wake", e.epoch, by, "entry", e.delivery)
@@ -354,6 +354,12 @@ func (e *entry) toNobody() {
 	e.state, e.lease, e.owner, e.nonce = ledger.Held, exactly(0), "-", "-"
 }
 
+// anew is toNobody with another body than before, which has an epoch of its own.
+func (e *entry) anew(now *moment) {
+	e.toNobody()
+	e.epoch = later(e.epoch.plus(1), &moment{now.least, now.most})
+}
+
 // wake sends what is due round again, the longest due first.
 func (m *model) wake(now *moment, by string, n int) (woken int) {
 	var due []stream.AlertID
@@ -369,14 +375,14 @@ func (m *model) wake(now *moment, by string, n int) (woken int) {
 		return strings.Compare(string(a), string(b))
 	})
 	for _, id := range due[:min(n, len(due))] {
-		m.again(id, m.entries[id], by)
+		m.again(now, id, m.entries[id], by)
 		woken++
 	}
 	return woken
 }
 
 // revive sends a dead letter round again, for a person. Deaths count from zero.
-func (m *model) revive(letterID, by string) bool {
+func (m *model) revive(now *moment, letterID, by string) bool {
 	i := slices.IndexFunc(m.letters, func(l letter) bool { return l.letterID == letterID })
 	if i < 0 {
 		return false
@@ -384,7 +390,7 @@ func (m *model) revive(letterID, by string) bool {
 	l := m.letters[i]
 	e := m.entries[l.id]
 	e.edit(func(b *ledger.Body) { b.Retries++ })
-	e.toNobody()
+	e.anew(now)
 	e.deaths = 0
 	again := m.publish(string(l.id), string(l.Raw))
 	m.letters = slices.Delete(m.letters, i, i+1)
@@ -394,13 +400,13 @@ func (m *model) revive(letterID, by string) bool {
 
 // reopen adds a step to a settled alert and sends it round again, for a person. Deaths count
 // from zero.
-func (m *model) reopen(id stream.AlertID, s ledger.Step, by, why string) bool {
+func (m *model) reopen(now *moment, id stream.AlertID, s ledger.Step, by, why string) bool {
 	e := m.entries[id]
 	if e.state != ledger.Done {
 		return false
 	}
 	e.edit(func(b *ledger.Body) { b.Steps = append(b.Steps, s) })
-	e.toNobody()
+	e.anew(now)
 	e.deaths = 0
 	e.delivery = m.publish(string(id), "")
 	e.delivery.reopened = e.digest

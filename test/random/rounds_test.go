@@ -77,12 +77,14 @@ func (m *machine) Revive(t *rapid.T) {
 			}
 		}
 	}
-	done, err := m.reader.Revive(m.ctx, l, "somebody")
+	var done ledger.Revived
+	var err error
+	now := m.during(t, func() { done, err = m.reader.Revive(m.ctx, l, "somebody") })
 	raced := by != "somebody" && m.fault.before == nil
 	if !raced {
 		by = "somebody"
 	}
-	ok = len(l.Raw) > 0 && m.revive(l.LetterID, by) // of what was opened again there is no alert
+	ok = len(l.Raw) > 0 && m.revive(now, l.LetterID, by) // of what was opened again there is no alert
 	m.did(t, "revive", "%s: %v, raced: %v", l.Alert, ok, raced)
 	if m.unanswered(err) {
 		return
@@ -115,11 +117,14 @@ func (m *machine) Undo(t *rapid.T) {
 	id := choose(t, "entry", ids)
 	step := ledger.Step{Playbook: "p", Step: "undo-" + m.nonce(), Action: "log", Mode: "enforce", Timeout: time.Second}
 	m.loseReply(t)
-	err := m.reader.Reopen(m.ctx, id, "somebody", "why", func(b *ledger.Body) error {
-		b.Steps = append(b.Steps, step)
-		return nil
+	var err error
+	now := m.during(t, func() {
+		err = m.reader.Reopen(m.ctx, id, "somebody", "why", func(b *ledger.Body) error {
+			b.Steps = append(b.Steps, step)
+			return nil
+		})
 	})
-	ok := m.reopen(id, step, "somebody", "why")
+	ok := m.reopen(now, id, step, "somebody", "why")
 	m.did(t, "undo", "%s: %v", id, ok)
 	switch {
 	case m.unanswered(err):
