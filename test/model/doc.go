@@ -53,7 +53,7 @@
 // # What is left out
 //
 //   - --unfenced. Reboots and a lost state folder are in parking.pml alone.
-//   - Breakers, warm-up and undo: what they count, or add to a plan, is the random machine's.
+//   - Breakers and warm-up: each counts inside one script. Undo: the random machine has that.
 //   - The dead, who settle an alert with a script of the same form.
 //   - Retention: nothing expires, but receipts are cleaned as if all the rest was long over.
 //   - Requests that a client has given up and that are run later still. A server that is
