@@ -332,12 +332,26 @@ func (r *Responder) backOff(ctx context.Context, g *ledger.Grant, i, nth int, ca
 		return err
 	}
 	crashpoint(atAttempt)
-	wait := patient(step.Retry.Initial, step.Retry.Max)
+	left := time.Until(deadline(&g.Body, step, r.cfg.MaxAge))
+	return r.workers.rest(ctx, func() error { return sleep(ctx, pause(step.Retry, nth, cause, left)) })
+}
+
+// pause is how long to wait after the nth attempt. It is longer where somebody outside asks for
+// that, but no longer than the playbook allows, nor than until the step is too old, if it is not
+// yet: the grant is held meanwhile.
+func pause(retry ledger.Retry, nth int, cause error, left time.Duration) time.Duration {
+	wait := patient(retry.Initial, retry.Max)
 	pause := wait.NextBackOff()
 	for range nth - 1 {
 		pause = wait.NextBackOff()
 	}
-	return r.workers.rest(ctx, func() error { return sleep(ctx, pause) })
+	if later := new(action.Later); errors.As(cause, &later) {
+		pause = max(pause, min(later.After, retry.Max))
+	}
+	if left > 0 {
+		pause = min(pause, left)
+	}
+	return pause
 }
 
 // patient is an exponential backoff with jitter that never gives up by itself.

@@ -51,7 +51,7 @@ const (
 	NoMatch        Outcome = "no_match"        // nothing to do
 	Skipped        Outcome = "skipped"         // its condition did not hold, or an earlier step said stop
 	Denied         Outcome = "denied"          // a person said no, or nobody said yes in time
-	Failed         Outcome = "failed"          // out of attempts; the reason is the last error
+	Failed         Outcome = "failed"          // out of attempts, or another is of no use; the reason is the last error
 	Unknown        Outcome = "unknown"         // an at-most-once effect was in flight at a crash
 	Dead           Outcome = "dead"            // buried: the alert is a dead letter
 )
@@ -82,6 +82,13 @@ func RefuseUnread(format string, args ...any) error {
 	return &Refusal{Reason: fmt.Sprintf(format, args...), Unread: true}
 }
 
+// Later is an error of Apply with which somebody outside has said how long to leave him alone.
+// He may say anything: it is for whoever tries again to bound it.
+type Later struct {
+	error
+	After time.Duration
+}
+
 // Effect is one step resolved for one alert: plain data, frozen as JSON in the ledger
 // entry, so that a successor runs what the first holder planned. An Effect may hold
 // anything an attacker wrote; its methods are what refuses it.
@@ -97,7 +104,8 @@ type Effect interface {
 	Probe(ctx context.Context, env Env) (r Receipt, inPlace bool, err error)
 	// Apply carries the effect out and reports what it observed afterwards. It checks
 	// the guardrails again, on the very object it acts on. It returns an error where the
-	// effect is not known to be in place; it may then be called again.
+	// effect is not known to be in place; it may then be called again. Where that would be of
+	// no use, it reports Failed.
 	Apply(ctx context.Context, env Env) (Receipt, error)
 }
 

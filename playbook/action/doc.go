@@ -14,8 +14,8 @@
 //     about to touch, runs programs by argv and never through a shell, and answers what it
 //     must not do with a *Refusal.
 //   - An outcome is what was observed. There is one way out, (Receipt, error): either the
-//     effect was seen to be in place, or there is an error and the caller may try again. A
-//     failure cannot be written down as a success.
+//     effect was seen to be in place, or there is an error and the caller may try again, or it
+//     was seen to fail for good. A failure cannot be written down as a success.
 //   - In place already is a success. A process that has gone, an address that is blocked
 //     for long enough: Probe says so, and nothing is done twice.
 //
@@ -191,7 +191,8 @@
 // A message to a web server, to Slack, or by email, under the step's key: in the header
 // Idempotency-Key, or as the Message-ID. Whether it was read nobody can see, so it is never in
 // place, and a successor sends it again under the same key. It counts as sent when the server
-// has taken it, and not before.
+// has taken it, and not before. What the server says no to for good is failed at once; where it
+// asks to be left alone for a while (Later), it is the playbook that says how long at most.
 //
 // The plan holds where a secret is, never the secret, which is read when a message is sent
 // and taken out of every text that others could read: errors of net/http quote the URL, and

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/mail"
 	"net/netip"
+	"net/textproto"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -300,13 +301,19 @@ func (n *Notify) Apply(ctx context.Context, env Env) (Receipt, error) {
 	} else {
 		said, err = n.post(ctx, env, secrets)
 	}
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return Receipt{}, fmt.Errorf("%s: %w: %s", n.Describe(), context.Cause(ctx), secrets.hide(err.Error()))
-	case err != nil: // its text alone: what it wraps may have the URL
-		return Receipt{}, fmt.Errorf("%s: %s", n.Describe(), secrets.hide(err.Error()))
+	if err == nil {
+		return Receipt{Notified, secrets.hide(said)}, nil
 	}
-	return Receipt{Notified, secrets.hide(said)}, nil
+	answer, reply := new(badStatus), new(textproto.Error)
+	web, mail := errors.As(err, &answer), errors.As(err, &reply)
+	reason := secrets.hide(err.Error()) // the text alone: what the error wraps may have the URL
+	switch {
+	case web && answer.permanent(), mail && reply.Code/100 == 5: // RFC 5321 4.2.1
+		return Receipt{Failed, fmt.Sprintf("%s: %s; it would be answered the same again", n.Describe(), reason)}, nil
+	case ctx.Err() != nil:
+		return Receipt{}, fmt.Errorf("%s: %w: %s", n.Describe(), context.Cause(ctx), reason)
+	}
+	return Receipt{}, &Later{fmt.Errorf("%s: %s", n.Describe(), reason), answer.after}
 }
 
 // secrets are what a notification needs that nobody may read later.

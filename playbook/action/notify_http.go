@@ -108,22 +108,58 @@ func (n *Notify) post(ctx context.Context, env Env, s secrets) (string, error) {
 		return "", err
 	}
 	defer resp.Body.Close()
-	switch {
-	case resp.StatusCode >= 200 && resp.StatusCode < 300:
-		return fmt.Sprintf("%s took it, HTTP status %d", req.URL.Host, resp.StatusCode), nil
-	case resp.StatusCode >= 300 && resp.StatusCode < 400:
-		return "", fmt.Errorf("HTTP status %d: redirects are not followed; give the final URL", resp.StatusCode)
+	bad := &badStatus{code: resp.StatusCode}
+	switch bad.code / 100 {
+	case 2:
+		return fmt.Sprintf("%s took it, HTTP status %d", req.URL.Host, bad.code), nil
+	case 3:
+		bad.said = ": redirects are not followed; give the final URL"
+		return "", bad
+	}
+	if bad.code == http.StatusTooManyRequests || bad.code == http.StatusServiceUnavailable {
+		bad.after = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	}
 	// For a person. Much more is read than shown: a secret that is cut in two is not found.
 	answer, _ := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	said := ""
 	if text := strings.TrimSpace(string(answer)); text != "" {
-		said = ": " + strconv.Quote(clip(s.hide(text), 200))
+		bad.said = ": " + strconv.Quote(clip(s.hide(text), 200))
 	}
-	return "", fmt.Errorf("HTTP status %d%s", resp.StatusCode, said)
+	return "", bad
 }
 
 const maxAnswer = 64 << 10 // bytes of an answer that are read
+
+// badStatus is the answer of a web server that did not take the message.
+type badStatus struct {
+	code  int
+	said  string
+	after time.Duration // how long it asks to be left alone
+}
+
+func (b *badStatus) Error() string { return fmt.Sprintf("HTTP status %d%s", b.code, b.said) }
+
+// permanent says that the same message would be answered the same again.
+func (b *badStatus) permanent() bool {
+	switch b.code {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	}
+	return b.code/100 == 4
+}
+
+// retryAfter reads the header of that name, seconds or a date (RFC 9110, 10.2.3). What is
+// neither is as if it was not there.
+func retryAfter(text string, now time.Time) time.Duration {
+	seconds, err := strconv.ParseUint(text, 10, 31)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // then it is the greatest there is
+		return time.Duration(seconds) * time.Second
+	}
+	date, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	return max(0, date.Sub(now))
+}
 
 // sign is the HMAC-SHA256 of timestamp "." body: a receiver that also looks at the timestamp
 // cannot be told an old message again.

@@ -92,10 +92,23 @@ func tellBy(t *testing.T, ctx context.Context, n *Notify) (Receipt, error) {
 	if err != nil {
 		quiet(t, err.Error())
 	}
-	if quiet(t, r.Reason); (err == nil) != (r.Outcome == Notified) {
+	if quiet(t, r.Reason); (err == nil) != (r.Outcome == Notified || r.Outcome == Failed) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	return r, err
+}
+
+// wrong tells, which must go wrong: for good, or so that another attempt makes sense.
+func wrong(t *testing.T, n *Notify, forGood bool) string {
+	t.Helper()
+	r, err := tell(t, n)
+	if r.Outcome == Notified || (r.Outcome == Failed) != forGood {
+		t.Errorf("%+v, %v; for good: %t", r, err, forGood)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return r.Reason
 }
 
 func secretFile(t *testing.T, content string) string {
@@ -225,8 +238,8 @@ func TestNotifyWebhookFails(t *testing.T) {
 		"/echo-hunter2": "HTTP status 404: \"no \\\\u001b[2J such hook: /[redacted]\"", "/endless": "HTTP status 502",
 		"/long-hunter2": "HTTP status 404: \"/[redacted]\"",
 	} {
-		if _, err := tell(t, about(path)); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v, want %q", path, err, says)
+		if said := wrong(t, about(path), strings.Contains(says, "404")); !strings.Contains(said, says) {
+			t.Errorf("%s: %s, want %q", path, said, says)
 		}
 	}
 	if r, err := tell(t, about("/slow")); err != nil || !strings.HasSuffix(r.Reason, "status 202") {
@@ -272,6 +285,49 @@ func TestNotifyWebhookFails(t *testing.T) {
 			continue
 		}
 		quiet(t, err.Error(), err2.Error())
+	}
+}
+
+// Some answers are for good, and some say when to come again.
+func TestNotifyAnswers(t *testing.T) {
+	r := receive(t, func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Retry-After", "7")
+		var code int
+		fmt.Sscan(strings.TrimPrefix(req.URL.Path, "/"), &code)
+		w.WriteHeader(code)
+	})
+	for code, want := range map[int]string{
+		400: "for good", 401: "for good", 403: "for good", 404: "for good", 410: "for good", 422: "for good", 499: "for good",
+		408: "0s", 425: "0s", 429: "7s", 503: "7s", 500: "0s", 502: "0s", 302: "0s", 600: "0s",
+	} {
+		n := notification(t, fmt.Sprintf("{channel: webhook, url: %s/%d, ca_file: %s}", r.URL, code, r.ca), suspicious)
+		said := wrong(t, n, want == "for good")
+		if !strings.Contains(said, fmt.Sprint("HTTP status ", code)) || strings.Contains(said, "the same again") != (want == "for good") {
+			t.Errorf("%d: %s", code, said)
+		}
+		_, err := n.Apply(t.Context(), notifyEnv)
+		if later := new(Later); errors.As(err, &later) && later.After.String() != want {
+			t.Errorf("%d: again after %s, want %s", code, later.After, want)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for text, want := range map[string]time.Duration{
+		"0": 0, "120": 2 * time.Minute, "007": 7 * time.Second, "31536000": 365 * 24 * time.Hour,
+		"Fri, 02 Jan 2026 03:05:05 GMT": time.Minute, "Friday, 02-Jan-26 03:05:05 GMT": time.Minute, "Fri Jan  2 03:05:05 2026": time.Minute,
+		"Fri, 02 Jan 2026 03:04:04 GMT": 0, "Mon, 01 Jan 0001 00:00:00 GMT": 0, // has been
+		"": 0, "soon": 0, "-5": 0, "+5": 0, "1.5": 0, "5s": 0, "1e9": 0, "0x10": 0, "1_0": 0, "５": 0, "5, 6": 0, "Fri, 02 Jan 2026 03:05:05 CET": 0,
+	} {
+		if got := retryAfter(text, now); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+	for _, forever := range []string{"4294967296", "99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"} {
+		if got := retryAfter(forever, now); got < 60*365*24*time.Hour {
+			t.Errorf("%q: %s", forever, got)
+		}
 	}
 }
 
@@ -528,11 +584,15 @@ func TestNotifyEmailFails(t *testing.T) {
 		"wrong password": {"STARTTLS,AUTH PLAIN", "username: bob, password_file: " + password, map[string]string{"AUTH": "535 no \x1b[2J hunter2 aHVudGVyMg== AGJvYgBodW50ZXIy here"}, `535 "no \x1b[2J [redacted] [redacted] [redacted] here"`, "MAIL"},
 		"a recipient":    {"STARTTLS", "", map[string]string{"RCPT": "550 nobody"}, `ops@example.org: 550 "nobody"`, "DATA"},
 		"the message":    {"STARTTLS", "", map[string]string{"DATA": "554 spam"}, `554 "spam"`, "x"},
+		"the sender":     {"STARTTLS", "", map[string]string{"MAIL": "599 you"}, `599 "you"; it would be answered the same again`, "RCPT"},
+		"not yet":        {"STARTTLS", "", map[string]string{"RCPT": "451 greylisted"}, `ops@example.org: 451 "greylisted"`, "DATA"},
+		"no login yet":   {"STARTTLS,AUTH PLAIN", "username: bob, password_file: " + password, map[string]string{"AUTH": "454 later"}, `454 "later"`, "MAIL"},
 	} {
 		s := serveMail(t, false, c.offers, c.refuse)
 		n := notification(t, fmt.Sprintf(`{channel: email, smtp: "%s", ca_file: %s, from: a@example.org, to: [ops@example.org], %s}`, s.addr, s.ca, c.with), suspicious)
-		if _, err := tell(t, n); err == nil || !strings.Contains(err.Error(), c.says) {
-			t.Errorf("%s: %v", name, err)
+		forGood := len(c.refuse) > 0 && !strings.Contains(name, "yet")
+		if said := wrong(t, n, forGood); !strings.Contains(said, c.says) {
+			t.Errorf("%s: %s", name, said)
 		}
 		s.mu.Lock()
 		if said := strings.Join(s.said, "\n"); strings.Contains("\n"+said, "\n"+c.unheard) || len(s.letters) > 0 {
