@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr"
@@ -99,6 +100,12 @@ type template struct {
 	literal string // before the first expression
 	parts   []templatePart
 	late    bool
+	choices []choice // what it can become, as far as that stands in it word by word
+}
+
+type choice struct {
+	text string
+	at   int // characters into the template
 }
 
 type templatePart struct {
@@ -107,8 +114,8 @@ type templatePart struct {
 }
 
 // parseTemplate returns nil for a text without expressions, and for an error how many
-// characters into the text it is.
-func parseTemplate(text string, earlier []string) (t *template, at int, err error) {
+// characters into the text it is. An expression that is the whole text is held to alone.
+func parseTemplate(text string, earlier []string, alone ...expr.Option) (t *template, at int, err error) {
 	literal, rest, found := strings.Cut(text, "{{")
 	if !found {
 		return nil, 0, nil
@@ -120,10 +127,18 @@ func parseTemplate(text string, earlier []string) (t *template, at int, err erro
 		if !closed {
 			return nil, start, errors.New("{{ without }}")
 		}
-		e, err := compileLate(inner, earlier)
+		whole := text == "{{"+inner+"}}"
+		var options []expr.Option
+		if whole {
+			options = alone
+		}
+		e, err := compileLate(inner, earlier, options...)
 		if err != nil {
 			_, n := told(err)
 			return nil, start + n, err
+		}
+		if whole {
+			t.choices = choices(e.program.Node(), start)
 		}
 		part := templatePart{value: e}
 		t.late = t.late || e.late
@@ -131,6 +146,21 @@ func parseTemplate(text string, earlier []string) (t *template, at int, err erro
 		t.parts = append(t.parts, part)
 	}
 	return t, 0, nil
+}
+
+// choices are the texts that an expression comes to in one case or another.
+func choices(n ast.Node, start int) []choice {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return []choice{{n.Value, start + n.Location().From}}
+	case *ast.ConditionalNode:
+		return append(choices(n.Exp1, start), choices(n.Exp2, start)...)
+	case *ast.BinaryNode:
+		if n.Operator == "??" {
+			return append(choices(n.Left, start), choices(n.Right, start)...)
+		}
+	}
+	return nil
 }
 
 // render fills in the values. A text is taken as it is, anything else as JSON: what the
@@ -165,17 +195,23 @@ func (t *template) render(env lateEnv) (string, error) {
 // maxRendered bounds one parameter that an alert has filled in. It is longer than any path.
 const maxRendered = 16 << 10
 
-// eachText calls f for every text in a spec, with the path to it in the YAML and whether it
-// may be a template, and puts back what f returns. It changes the spec, and none of the
+// eachText calls f for every text in a spec, with the path to it in the YAML and what a template
+// may stand for there, and puts back what f returns. It changes the spec, and none of the
 // slices and maps that a copy of it shares.
-func eachText(spec action.Spec, f func(path []any, allowed bool, text string) (string, error)) error {
-	return walk(reflect.ValueOf(spec).Elem(), nil, false, f)
+func eachText(spec action.Spec, f func(path []any, takes, text string) (string, error)) error {
+	return walk(reflect.ValueOf(spec).Elem(), nil, "", f)
 }
 
-func walk(v reflect.Value, path []any, allowed bool, f func([]any, bool, string) (string, error)) error {
+// What a field says that it takes of a template, in its tag.
+const (
+	takesNone = ""
+	takesTime = "duration" // an action.Span; any other is "yes"
+)
+
+func walk(v reflect.Value, path []any, takes string, f func([]any, string, string) (string, error)) error {
 	switch v.Kind() {
 	case reflect.String:
-		text, err := f(path, allowed, v.String())
+		text, err := f(path, takes, v.String())
 		if err == nil && text != v.String() {
 			v.SetString(text)
 		}
@@ -187,7 +223,7 @@ func walk(v reflect.Value, path []any, allowed bool, f func([]any, bool, string)
 				continue
 			}
 			name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-			if err := walk(v.Field(i), append(path[:len(path):len(path)], name), field.Tag.Get("template") == "yes", f); err != nil {
+			if err := walk(v.Field(i), append(path[:len(path):len(path)], name), field.Tag.Get("template"), f); err != nil {
 				return err
 			}
 		}
@@ -195,7 +231,7 @@ func walk(v reflect.Value, path []any, allowed bool, f func([]any, bool, string)
 		own := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
 		reflect.Copy(own, v)
 		for i := range own.Len() {
-			if err := walk(own.Index(i), append(path[:len(path):len(path)], i), allowed, f); err != nil {
+			if err := walk(own.Index(i), append(path[:len(path):len(path)], i), takes, f); err != nil {
 				return err
 			}
 		}
@@ -208,7 +244,7 @@ func walk(v reflect.Value, path []any, allowed bool, f func([]any, bool, string)
 		}
 		own := reflect.MakeMap(v.Type())
 		for entries := v.MapRange(); entries.Next(); {
-			text, err := f(append(path[:len(path):len(path)], entries.Key().String()), allowed, entries.Value().String())
+			text, err := f(append(path[:len(path):len(path)], entries.Key().String()), takes, entries.Value().String())
 			if err != nil {
 				return err
 			}
@@ -226,12 +262,12 @@ func copied(spec action.Spec) action.Spec {
 	return v.Interface().(action.Spec)
 }
 
-// rendered is a spec with its templates filled in, and checked again.
-func rendered(spec action.Spec, earlier []string, env lateEnv) (action.Spec, error) {
+// rendered is a spec with its templates filled in, and checked again, for a step of that timeout.
+func rendered(spec action.Spec, timeout time.Duration, earlier []string, env lateEnv) (action.Spec, error) {
 	spec = copied(spec)
-	err := eachText(spec, func(path []any, allowed bool, text string) (string, error) {
+	err := eachText(spec, func(path []any, takes, text string) (string, error) {
 		t, _, err := parseTemplate(text, earlier)
-		if t == nil || !allowed || err != nil {
+		if t == nil || takes == takesNone || err != nil {
 			return text, err
 		}
 		out, err := t.render(env)
@@ -251,7 +287,18 @@ func rendered(spec action.Spec, earlier []string, env lateEnv) (action.Spec, err
 	if t, ok := spec.(action.Tamer); ok {
 		t.Tame()
 	}
-	return spec, spec.Validate()
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	return spec, tooLong(spec, timeout)
+}
+
+// tooLong says that an action alone may take all of its step's time.
+func tooLong(spec action.Spec, timeout time.Duration) error {
+	if needs, ok := spec.(interface{ Takes() time.Duration }); ok && needs.Takes() >= timeout {
+		return fmt.Errorf("timeout %v: the action alone may take %v; allow more", timeout, needs.Takes())
+	}
+	return nil
 }
 
 func dotted(path []any) string {

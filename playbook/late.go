@@ -73,7 +73,7 @@ func makeOut(body *ledger.Body, i int) {
 		verdict(action.Failed, "parameters: %v", err)
 		return
 	}
-	if spec, err = rendered(spec, prior, env); err != nil {
+	if spec, err = rendered(spec, step.Timeout, prior, env); err != nil {
 		verdict(action.Refused, "parameters: %v", err)
 		return
 	}

@@ -151,7 +151,7 @@ func (s *Step) resolve(planned *ledger.Step, a *stream.Alert, seen action.Seen) 
 	}
 	spec, err := s.spec, error(nil)
 	if s.templated {
-		if spec, err = rendered(spec, nil, lateEnv{Alert: envOf(a).Alert}); err != nil {
+		if spec, err = rendered(spec, s.Timeout, nil, lateEnv{Alert: envOf(a).Alert}); err != nil {
 			return verdict(action.Refused, "parameters: %v", err)
 		}
 	}

@@ -1,12 +1,14 @@
 package playbook
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -279,10 +281,10 @@ func (s *Step) check(file string, src []byte, at ast.Node) error {
 	case r.Max < r.Initial || r.Max > time.Hour:
 		return fail("retry.max", "retry.max %v: want initial, which is %v, to 1h", r.Max, r.Initial)
 	}
-	if needs, ok := plain.(interface{ Takes() time.Duration }); ok && needs.Takes() >= s.Timeout {
-		return fail("timeout", "timeout %v: the action alone may take %v; allow more", s.Timeout, needs.Takes())
+	if err := tooLong(plain, s.Timeout); err != nil {
+		return fail("timeout", "%v", err)
 	}
-	return nil
+	return s.times(file, src, strict.Find(at, "with"), plain)
 }
 
 // templates compiles the templates of a step. It returns the parameters without them, which
@@ -290,20 +292,26 @@ func (s *Step) check(file string, src []byte, at ast.Node) error {
 // default, a list lacks that member.
 func (s *Step) templates(file string, src []byte, with ast.Node) (plain action.Spec, err error) {
 	defaults := map[string]string{}
-	_ = eachText(s.kind.Spec(), func(path []any, _ bool, text string) (string, error) {
-		defaults[dotted(path)] = text
+	_ = eachText(s.kind.Spec(), func(path []any, takes, text string) (string, error) {
+		if defaults[dotted(path)] = text; takes == takesTime {
+			defaults[dotted(path)] = cmp.Or(text, "1m") // there must be some, and that is within all bounds
+		}
 		return text, nil
 	})
 	plain = copied(s.spec)
-	err = eachText(plain, func(path []any, allowed bool, text string) (string, error) {
+	err = eachText(plain, func(path []any, takes, text string) (string, error) {
 		if !strings.Contains(text, "{{") {
 			return text, nil
 		}
 		node := strict.Find(with, path...)
-		if !allowed {
+		if takes == takesNone {
 			return "", strict.At(file, node, "step %q: %s takes no template: it stands as it is written", s.Name, dotted(path))
 		}
-		t, n, err := parseTemplate(text, s.prior)
+		var alone []expr.Option
+		if takes == takesTime { // which no number is
+			alone = []expr.Option{expr.AsKind(reflect.String)}
+		}
+		t, n, err := parseTemplate(text, s.prior, alone...)
 		if err != nil {
 			message, _ := told(err)
 			return "", strict.AtText(file, src, node, text, n, "step %q: %s: %s", s.Name, dotted(path), message)
@@ -312,6 +320,33 @@ func (s *Step) templates(file string, src []byte, with ast.Node) (plain action.S
 		return defaults[dotted(path)], nil
 	})
 	return plain, err
+}
+
+// times checks those that stand in a template as if it was them that were written.
+func (s *Step) times(file string, src []byte, with ast.Node, plain action.Spec) error {
+	return eachText(copied(s.spec), func(path []any, takes, text string) (string, error) {
+		t, _, err := parseTemplate(text, s.prior)
+		if takes != takesTime || t == nil || err != nil {
+			return text, err
+		}
+		for _, c := range t.choices {
+			one := copied(plain)
+			_ = eachText(one, func(p []any, _, other string) (string, error) {
+				if slices.Equal(p, path) {
+					return c.text, nil
+				}
+				return other, nil
+			})
+			err := one.Validate()
+			if err == nil {
+				err = tooLong(one, s.Timeout)
+			}
+			if err != nil {
+				return "", strict.AtText(file, src, strict.Find(with, path...), text, c.at, "step %q: %v", s.Name, err)
+			}
+		}
+		return text, nil
+	})
 }
 
 // Of are the playbooks that the replicas of a group run.

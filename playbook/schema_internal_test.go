@@ -84,12 +84,18 @@ func enum(s *jsonschema.Schema, field string, words ...string) {
 
 // mapped are the types that YAML writes in another form than Go.
 func mapped(t reflect.Type) *jsonschema.Schema {
-	switch {
-	case t == reflect.TypeFor[time.Duration]():
-		return &jsonschema.Schema{Type: "string", Pattern: `^([0-9.]+(ns|us|ms|s|m|h))+$`, Examples: []any{"300ms", "5s", "1h30m"}}
-	case t == reflect.TypeFor[ast.Node]():
+	const duration = `^([0-9.]+(ns|us|ms|s|m|h))+$`
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return &jsonschema.Schema{Type: "string", Pattern: duration, Examples: []any{"300ms", "5s", "1h30m"}}
+	case reflect.TypeFor[action.Span]():
+		return &jsonschema.Schema{Type: "string", Pattern: duration + `|\{\{`, Examples: []any{"300ms", "5s", "1h30m", `{{ alert.level == "CRITICAL" ? "4h" : "1h" }}`}}
+	case reflect.TypeFor[action.Size]():
+		return &jsonschema.Schema{Type: "string", Pattern: `^[0-9]+ *([KMG]i)?B$`, Examples: []any{"64MiB"}}
+	case reflect.TypeFor[ast.Node]():
 		return &jsonschema.Schema{Type: "object"}
-	case t.Kind() != reflect.Struct && reflect.PointerTo(t).Implements(reflect.TypeFor[interface{ UnmarshalYAML(func(any) error) error }]()):
+	}
+	if t.Kind() != reflect.Struct && reflect.PointerTo(t).Implements(reflect.TypeFor[interface{ UnmarshalYAML(func(any) error) error }]()) {
 		// A word, or a list of them.
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}}}}
 	}

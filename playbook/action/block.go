@@ -32,7 +32,7 @@ type BlockSpec struct {
 	// Address is what to block; the default is alert.source_ip.
 	Address Addresses `yaml:"address" template:"yes"`
 	// TTL is how long the block stands: whole seconds, 1 s to 24 h, default 1 h.
-	TTL time.Duration `yaml:"ttl"`
+	TTL Span `yaml:"ttl" template:"duration"`
 	// Backend is nftables, iptables or netsh; the default is nftables, on Windows netsh.
 	Backend string `yaml:"backend"`
 }
@@ -43,7 +43,7 @@ const maxTTL = 24 * time.Hour
 var iptablesNeeds = []Capability{CapNetAdmin, CapNetRaw}
 
 func newBlockSpec() *BlockSpec {
-	s := &BlockSpec{Address: Addresses{sourceIP}, TTL: time.Hour, Backend: NFTables}
+	s := &BlockSpec{Address: Addresses{sourceIP}, TTL: "1h", Backend: NFTables}
 	if runtime.GOOS == "windows" {
 		s.Backend = Netsh
 	}
@@ -55,8 +55,10 @@ func (s *BlockSpec) Validate() error {
 	if err := s.Address.validate(); err != nil {
 		return err
 	}
-	if !validTTL(s.TTL) {
-		return fmt.Errorf("ttl: %s is not a whole number of seconds within 1s to %s", s.TTL, Duration(maxTTL))
+	if ttl, err := s.TTL.parse(); err != nil {
+		return fmt.Errorf("ttl: %w", err)
+	} else if !validTTL(ttl) {
+		return fmt.Errorf("ttl: %s is not a whole number of seconds within 1s to %s", ttl, Duration(maxTTL))
 	}
 	switch s.Backend {
 	case NFTables, IPTables, Netsh:
@@ -73,7 +75,7 @@ func validTTL(d time.Duration) bool {
 // does not either.
 func (s *BlockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	address, more, ok := s.Address.resolve(a)
-	b := &BlockIP{Address: address, Addresses: more, TTL: Duration(s.TTL), Backend: s.Backend}
+	b := &BlockIP{Address: address, Addresses: more, TTL: s.TTL.Duration(), Backend: s.Backend}
 	if p, named := processOf(a, seen); named && slices.Contains(s.Address, remotes) {
 		b.Of = &p
 	}
@@ -83,8 +85,13 @@ func (s *BlockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	return b
 }
 
-// TakeFrom implements Wary: what anybody may have written is a single address.
-func (s *BlockSpec) TakeFrom(field, text string) error { return oneAddress(text) }
+// TakeFrom implements Wary: what anybody may have written is a single address. A ttl may be any.
+func (s *BlockSpec) TakeFrom(field, text string) error {
+	if field != "address" {
+		return nil
+	}
+	return oneAddress(text)
+}
 
 // Capabilities implements Spec.
 func (s *BlockSpec) Capabilities(ownUID bool) []Capability {

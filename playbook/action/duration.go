@@ -1,6 +1,7 @@
 package action
 
 import (
+	"fmt"
 	"strings"
 	"time"
 )
@@ -29,4 +30,33 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	parsed, err := time.ParseDuration(string(text))
 	*d = Duration(parsed)
 	return err
+}
+
+// Span is a duration of a `with` block as it is written, such as "1h30m", or a template that
+// becomes one when there is an alert. What it has become is parsed as what is written is.
+type Span string
+
+// UnmarshalYAML takes a template as it stands.
+func (s *Span) UnmarshalYAML(decode func(any) error) error {
+	if decode((*string)(s)) == nil && strings.Contains(string(*s), "{{") {
+		return nil
+	}
+	var d Duration
+	err := decode((*time.Duration)(&d))
+	*s = Span(d.String())
+	return err
+}
+
+func (s Span) parse() (time.Duration, error) {
+	d, err := time.ParseDuration(string(s))
+	if err != nil {
+		return 0, fmt.Errorf("%q is no time such as 300ms, 5s or 1h30m", clip(string(s), 40))
+	}
+	return d, nil
+}
+
+// Duration is 0 where the Validate of a Spec would say what is wrong.
+func (s Span) Duration() Duration {
+	d, _ := s.parse()
+	return Duration(d)
 }

@@ -27,7 +27,7 @@ const (
 // IsolateSpec is the `with` block of isolate_host.
 type IsolateSpec struct {
 	// TTL is how long the isolation stands: whole seconds, 1 min to 24 h. There is no default.
-	TTL time.Duration `yaml:"ttl"`
+	TTL Span `yaml:"ttl" template:"duration"`
 	// Allow are addresses and networks in CIDR form that the host still talks to, for
 	// management. They may be broad, but not everything.
 	Allow []string `yaml:"allow"`
@@ -37,11 +37,13 @@ type IsolateSpec struct {
 
 // Validate implements Spec.
 func (s *IsolateSpec) Validate() error {
-	if s.TTL == 0 {
+	if s.TTL == "" {
 		return fmt.Errorf("ttl: an isolation must end by itself; say when, within %s to %s", Duration(shortestIsolate), Duration(maxTTL))
 	}
-	if !validIsolation(s.TTL) {
-		return fmt.Errorf("ttl: %s is not a whole number of seconds within %s to %s", s.TTL, Duration(shortestIsolate), Duration(maxTTL))
+	if ttl, err := s.TTL.parse(); err != nil {
+		return fmt.Errorf("ttl: %w", err)
+	} else if !validIsolation(ttl) {
+		return fmt.Errorf("ttl: %s is not a whole number of seconds within %s to %s", ttl, Duration(shortestIsolate), Duration(maxTTL))
 	}
 	if _, err := parseAllowed(s.Allow); err != nil {
 		reason, _ := Reason(err)
@@ -54,7 +56,7 @@ func validIsolation(d time.Duration) bool { return validTTL(d) && d >= shortestI
 
 // Resolve implements Spec.
 func (s *IsolateSpec) Resolve(a *stream.Alert, seen Seen) Effect {
-	return &IsolateHost{TTL: Duration(s.TTL), Let: Let{Allow: s.Allow, DNS: s.DNS}}
+	return &IsolateHost{TTL: s.TTL.Duration(), Let: Let{Allow: s.Allow, DNS: s.DNS}}
 }
 
 // Capabilities implements Spec.

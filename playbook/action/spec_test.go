@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -154,12 +153,12 @@ func TestBlockResolve(t *testing.T) {
 		source string
 		want   string
 	}{
-		{action.BlockSpec{Address: action.Addresses{"alert.source_ip"}, TTL: time.Hour, Backend: "nftables"}, "", `null`},
-		{action.BlockSpec{Address: action.Addresses{"alert.source_ip"}, TTL: 90 * time.Second, Backend: "nftables"}, "1.2.3.4; rm -rf /", `{"address":"1.2.3.4; rm -rf /","ttl":"1m30s","backend":"nftables"}`},
-		{action.BlockSpec{Address: action.Addresses{"alert.source_ip", "198.51.100.2"}, TTL: time.Hour, Backend: "nftables"}, "192.0.2.0/24", `{"address":"192.0.2.0/24","addresses":["198.51.100.2"],"ttl":"1h","backend":"nftables"}`},
-		{action.BlockSpec{Address: action.Addresses{"alert.source_ip", "198.51.100.2"}, TTL: time.Hour, Backend: "nftables"}, "", `{"addresses":["198.51.100.2"],"ttl":"1h","backend":"nftables"}`},
-		{action.BlockSpec{Address: action.Addresses{"198.51.100.0/24"}, TTL: time.Hour, Backend: "nftables"}, "1.2.3.4", `{"addresses":["198.51.100.0/24"],"ttl":"1h","backend":"nftables"}`},
-		{action.BlockSpec{Address: action.Addresses{"198.51.100.2"}, TTL: time.Hour, Backend: "iptables"}, "1.2.3.4", `{"address":"198.51.100.2","ttl":"1h","backend":"iptables"}`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip"}, TTL: "1h", Backend: "nftables"}, "", `null`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip"}, TTL: "90s", Backend: "nftables"}, "1.2.3.4; rm -rf /", `{"address":"1.2.3.4; rm -rf /","ttl":"1m30s","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip", "198.51.100.2"}, TTL: "1h", Backend: "nftables"}, "192.0.2.0/24", `{"address":"192.0.2.0/24","addresses":["198.51.100.2"],"ttl":"1h","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"alert.source_ip", "198.51.100.2"}, TTL: "1h", Backend: "nftables"}, "", `{"addresses":["198.51.100.2"],"ttl":"1h","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"198.51.100.0/24"}, TTL: "1h", Backend: "nftables"}, "1.2.3.4", `{"addresses":["198.51.100.0/24"],"ttl":"1h","backend":"nftables"}`},
+		{action.BlockSpec{Address: action.Addresses{"198.51.100.2"}, TTL: "1h", Backend: "iptables"}, "1.2.3.4", `{"address":"198.51.100.2","ttl":"1h","backend":"iptables"}`},
 	} {
 		raw, err := json.Marshal(c.spec.Resolve(&stream.Alert{SourceIP: c.source}, action.Seen{}))
 		if err != nil || string(raw) != c.want {

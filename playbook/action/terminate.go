@@ -11,7 +11,7 @@ import (
 type TerminateSpec struct {
 	// Grace is how long the process has to end by itself after SIGTERM before it gets
 	// SIGKILL: 0 to 60 s, default 1 s. 0 sends SIGKILL at once. A tree gets none.
-	Grace time.Duration `yaml:"grace"`
+	Grace Span `yaml:"grace" template:"duration"`
 	// Target is process, the default: the one the alert names; or parent: the one that
 	// started it, by the alert's process.parent.
 	Target string `yaml:"target"`
@@ -22,13 +22,15 @@ type TerminateSpec struct {
 const maxGrace = time.Minute
 
 func newTerminateSpec() *TerminateSpec {
-	return &TerminateSpec{Grace: time.Second, Target: targetProcess}
+	return &TerminateSpec{Grace: "1s", Target: targetProcess}
 }
 
 // Validate implements Spec.
 func (s *TerminateSpec) Validate() error {
-	if s.Grace < 0 || s.Grace > maxGrace {
-		return fmt.Errorf("grace: %s is not within 0s to %s", s.Grace, Duration(maxGrace))
+	if grace, err := s.Grace.parse(); err != nil {
+		return fmt.Errorf("grace: %w", err)
+	} else if grace < 0 || grace > maxGrace {
+		return fmt.Errorf("grace: %s is not within 0s to %s", grace, Duration(maxGrace))
 	}
 	return validTarget(s.Target)
 }
@@ -48,7 +50,7 @@ func (s *TerminateSpec) Takes() time.Duration {
 	if s.Tree {
 		return 0
 	}
-	return s.Grace
+	return time.Duration(s.Grace.Duration())
 }
 
 // Capabilities implements Spec.

@@ -408,7 +408,7 @@ func TestTerminateTakes(t *testing.T) {
 		tree bool
 		want time.Duration
 	}{{false, 7 * time.Second}, {true, 0}} {
-		spec := &action.TerminateSpec{Grace: 7 * time.Second, Target: "process", Tree: c.tree}
+		spec := &action.TerminateSpec{Grace: "7s", Target: "process", Tree: c.tree}
 		pid := int64(7)
 		e := spec.Resolve(&stream.Alert{ActionablePID: &pid}, action.Seen{}).(*action.TerminateProcess)
 		if spec.Takes() != c.want || time.Duration(e.Grace) != c.want || e.Tree != c.tree {

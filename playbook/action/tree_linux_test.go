@@ -305,7 +305,7 @@ func TestTerminateParent(t *testing.T) {
 	}
 	alert := &stream.Alert{Process: &stream.Process{PID: int64(child), Name: "sleep", Parent: &stream.Parent{
 		PID: int64(g.Process.Pid), StartTicks: info.StartTicks, Name: info.Name, Exe: info.Exe}}}
-	spec := action.TerminateSpec{Grace: time.Second, Target: "parent"}
+	spec := action.TerminateSpec{Grace: "1s", Target: "parent"}
 	wrong := *alert.Process.Parent
 	wrong.StartTicks++
 	refused(t, spec.Resolve(&stream.Alert{Process: &stream.Process{PID: int64(child), Parent: &wrong}}, action.Seen{Until: time.Now()}), floor(), "was reused")

@@ -27,7 +27,7 @@ func newUnblockSpec() *UnblockSpec {
 
 // block is a block of the same address, whose fields follow the same rules.
 func (s *UnblockSpec) block() *BlockSpec {
-	return &BlockSpec{Address: s.Address, TTL: time.Hour, Backend: s.Backend}
+	return &BlockSpec{Address: s.Address, TTL: "1h", Backend: s.Backend}
 }
 
 // Validate implements Spec.
