@@ -145,11 +145,14 @@
 // path is taken: give the SHA-256 where that matters.
 //
 // A process that runs the file goes on: end it by terminate_process, afterwards. Other names of
-// the file (hard links) stay, and the reason says how many. Extended attributes, such as file
-// capabilities, and access lists are not kept. The vault is never cleaned.
+// the file (hard links) stay, and the reason says how many. The vault is never cleaned.
+//
+// The manifest also has the file capabilities, the access list and the user.* attributes, as far
+// as they fit into it: 32 KiB. The copy in the vault has none of them.
 //
 // restore_file puts the content back under its old name, if nothing else has that, with owner,
-// mode and times, setuid too; then it takes it out of the vault, and leaves the manifest there
+// mode, times and extended attributes, setuid and file capabilities too, and with no access list
+// but its own; then it takes it out of the vault, and leaves the manifest there
 // as restored.json. It is in place when that is done, whatever becomes of the file. The undo of
 // quarantine_file is about what was quarantined of that path for the same alert.
 // # isolate_host

@@ -197,6 +197,9 @@ func (q *QuarantineFile) judge(s *scene) (Receipt, bool) {
 		if s.held.From == fromProcess {
 			reason += ", of the process that ran it: nothing had been left of it there"
 		}
+		if s.held.Left > 0 {
+			reason += fmt.Sprintf("; %d or more of its extended attributes were not kept: they are too long", s.held.Left)
+		}
 		if s.another {
 			reason += "; another file stands there by now"
 		}
@@ -225,6 +228,9 @@ func (q *QuarantineFile) keep(ctx context.Context, env Env, s *scene) error {
 	}
 	m.UID, m.GID, m.Mode = st.Uid, st.Gid, strconv.FormatUint(uint64(st.Mode&0o7777), 8)
 	m.ModTime, m.Device, m.Inode = time.Unix(st.Mtim.Unix()).UTC(), uint64(st.Dev), st.Ino
+	if err := m.note(int(content.Fd())); err != nil {
+		return err
+	}
 	if err := e.keep(ctx, io.NewSectionReader(content, 0, maxFile+1), m, strings.ToLower(q.SHA256)); err != nil {
 		if _, refused := Reason(err); refused {
 			err = errors.Join(err, e.drop())

@@ -50,6 +50,7 @@ func (r *RestoreFile) Apply(ctx context.Context, env Env) (Receipt, error) {
 	}
 	defer after.close()
 	receipt, inPlace, err := r.judge(after)
+	receipt.Reason += s.lacks
 	if err == nil && !inPlace {
 		err = fmt.Errorf("%s: not observed afterwards", r.Describe())
 	}
@@ -60,9 +61,10 @@ func (r *RestoreFile) Apply(ctx context.Context, env Env) (Receipt, error) {
 type shelf struct {
 	*entry
 	was     *deposit
-	settled bool // the manifest says that it was restored
-	content bool // is still there
-	back    bool // the content stands where it was
+	settled bool   // the manifest says that it was restored
+	content bool   // is still there
+	back    bool   // the content stands where it was
+	lacks   string // what it could not be given
 }
 
 func (s *shelf) close() { s.entry.close() }
@@ -270,7 +272,12 @@ func (s *shelf) fill(ctx context.Context, f *os.File, content io.Reader) error {
 	if err := unix.Fchown(fd, int(s.was.UID), int(s.was.GID)); err != nil {
 		return fmt.Errorf("chown to %d:%d: %w", s.was.UID, s.was.GID, err)
 	}
-	if err := unix.Fchmod(fd, mode); err != nil { // after chown, which takes setuid away
+	// After chown, which takes setuid and file capabilities away; and before chmod, for the
+	// access list changes the mode.
+	if s.lacks, err = s.was.give(fd); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
 		return fmt.Errorf("chmod to %s: %w", s.was.Mode, err)
 	}
 	when, err := unix.TimeToTimespec(s.was.ModTime)

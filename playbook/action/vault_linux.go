@@ -18,7 +18,7 @@ import (
 // written last: an entry is complete where it has one.
 const (
 	vaultDir     = "vault"
-	contentFile  = "content"       // 0400: nobody runs it
+	contentFile  = "content"       // 0400, a copy without capabilities: nobody runs it
 	manifestFile = "manifest.json" // manifest
 	restoredFile = "restored.json" // the manifest, once the file is back where it was
 )
@@ -35,6 +35,9 @@ type deposit struct {
 	Device  uint64    `json:"device"`
 	Inode   uint64    `json:"inode"`
 	Born    int64     `json:"born,omitempty"` // see born
+	// Attributes are extended ones. The content in the vault has none: it is not to grant anything.
+	Attributes map[string][]byte `json:"attributes,omitempty"`
+	Left       int               `json:"attributes_left,omitempty"` // how many are not kept, at least
 	// From is path, or process: then nothing was at the path any more, and the content is of
 	// what the process ran.
 	From  string    `json:"from"`

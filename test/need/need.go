@@ -4,6 +4,7 @@
 package need
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,6 +52,17 @@ func Docker(t testing.TB) {
 	}
 	if host := os.Getenv("DOCKER_HOST"); host != "" && !strings.HasPrefix(host, "unix://") {
 		missing(t, "a Docker engine on this machine; DOCKER_HOST is "+host)
+	}
+}
+
+// Supported needs what a system call was asked for, such as access lists of a file system.
+func Supported(t testing.TB, what string, err error) {
+	t.Helper()
+	if errors.Is(err, errors.ErrUnsupported) {
+		missing(t, what+": "+err.Error())
+	}
+	if err != nil {
+		t.Fatal(what, err)
 	}
 }
 
