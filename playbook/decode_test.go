@@ -107,7 +107,7 @@ func TestDecodeSaysWhatIsWrong(t *testing.T) {
 		{"attempts below 1", head + "  - name: a\n    action: log\n    retry: {attempts: -1}\n",
 			`p.yaml:6:23: step "a": retry.attempts -1: want 1 to 100`},
 		{"no attempts", head + "  - name: a\n    action: log\n    retry: {attempts: 0}\n",
-			`p.yaml:6:23: step "a": retry.attempts 0: want 1 to 100`},
+			`p.yaml:6:23: step "a": retry.attempts 0: want 1 to 100; 1 is once, without a retry`},
 		{"no timeout", head + "  - name: a\n    action: log\n    timeout: 0s\n",
 			`p.yaml:6:14: step "a": timeout 0s: want 100ms to 10m`},
 		{"no first pause", head + "  - name: a\n    action: log\n    retry:\n      initial: 0s\n",

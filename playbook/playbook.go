@@ -100,7 +100,7 @@ type Step struct {
 
 // Retry of a step that fails.
 type Retry struct {
-	Attempts int           `yaml:"attempts"` // default 5
+	Attempts int           `yaml:"attempts"` // in all; 1 is once, without a retry; default 5
 	Initial  time.Duration `yaml:"initial"`  // default 200ms
 	Max      time.Duration `yaml:"max"`      // default 10s, or Initial where that is longer
 }
@@ -275,7 +275,7 @@ func (s *Step) check(file string, src []byte, at ast.Node) error {
 	case s.Timeout < 100*time.Millisecond || s.Timeout > 10*time.Minute:
 		return fail("timeout", "timeout %v: want 100ms to 10m", s.Timeout)
 	case r.Attempts < 1 || r.Attempts > 100:
-		return fail("retry.attempts", "retry.attempts %d: want 1 to 100", r.Attempts)
+		return fail("retry.attempts", "retry.attempts %d: want 1 to 100; 1 is once, without a retry", r.Attempts)
 	case r.Initial < time.Millisecond || r.Initial > time.Hour:
 		return fail("retry.initial", "retry.initial %v: want 1ms to 1h", r.Initial)
 	case r.Max < r.Initial || r.Max > time.Hour:

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,6 +79,10 @@ const urlForms = "want redis://[user[:password]@]host[:port][/db], rediss://... 
 
 func parseURL(raw string) (*redis.Options, error) {
 	opt, err := redis.ParseURL(raw)
+	if err == nil && opt.Network == "tcp" {
+		_, port, _ := net.SplitHostPort(opt.Addr)
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
 	if err == nil {
 		return opt, nil
 	}

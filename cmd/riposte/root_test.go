@@ -51,6 +51,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"status", "--redis", "unix:///does/not/exist"}, 1, "riposte demo"},
 		{[]string{"status", "--redis", "redis://u:hunter2@h:x"}, 2, "Redis URL"},
 		{[]string{"status", "--redis", "http://h"}, 2, "want redis://"},
+		{[]string{"status", "--redis", "redis://h:65536"}, 2, "out of range"},
 		{[]string{"RIPOSTE_REDIS=http://h", "version"}, 2, "want redis://"},
 		{[]string{"status", "--redis", "redis://u:hunter2@h", "--redis-password-file", "/does/not/exist"}, 2, "drop one of them"},
 		{[]string{"status", "--redis-password-file", "/does/not/exist"}, 1, "password"},
