@@ -203,8 +203,11 @@
 // What an alert says can neither add a header nor call everybody in a channel, and it cannot
 // keep the message from being sent.
 //
-// Email is written on net/smtp. go-mail, which does more, sets the deadlines of its
-// connection itself, so that a step's timeout would not end it.
+// Email is written on net/smtp, which is frozen, and enough for one plain message. Of go-mail
+// v0.8.2 the context ends the dialling alone, and a connection of our own would still have to
+// be closed with it, as it is here; RSET and QUIT after the message was taken count as failures
+// to send it; and it wants a newer Go than this module, or as v0.8.1 golang.org/x/crypto and
+// x/text, and 0.8 MB.
 //
 // # run_script
 //
