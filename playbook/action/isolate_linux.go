@@ -1,12 +1,14 @@
 package action
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -66,26 +68,31 @@ func (t isolationTable) elements(s standing) (all []nftables.SetElement) {
 	return all
 }
 
-// entry is what the set says: as long as its shorter element.
-func (nftIsolator) entry(ctx context.Context) (least standing, err error) {
-	t, deadline := newIsolationTable(), netlinkDeadline(ctx)
-	least.Left = forever
-	for _, key := range activeKeys {
-		s, err := readElement(deadline, t.active, key)
-		if err != nil {
-			return standing{}, fmt.Errorf("read nftables table inet %s: %w", t.table.Name, needsNetAdmin(err))
-		}
-		if s.Left < least.Left {
-			least = s
-		}
-	}
-	if least.Left == forever { // nobody's: riposte_isolation is made by Riposte alone, with an end
-		least.AlertID = ""
-	}
-	return least, nil
+// entry is what the set says: as long as its longer element, for each drops by itself.
+func (nftIsolator) entry(ctx context.Context) (standing, error) {
+	all, err := readActive(ctx)
+	return slices.MaxFunc(all, byLeft), err
 }
 
-func (n nftIsolator) standing(ctx context.Context) (s standing, mark string, err error) {
+func byLeft(a, b standing) int { return cmp.Compare(a.Left, b.Left) }
+
+// readActive reads the elements of the set, one of each protocol.
+func readActive(ctx context.Context) ([]standing, error) {
+	t, deadline := newIsolationTable(), netlinkDeadline(ctx)
+	all := make([]standing, len(activeKeys))
+	for i, key := range activeKeys {
+		var err error
+		if all[i], err = readElement(deadline, t.active, key); err != nil {
+			return make([]standing, 1), fmt.Errorf("read nftables table inet %s: %w", t.table.Name, needsNetAdmin(err))
+		}
+		if all[i].Left == forever { // nobody's: riposte_isolation is made by Riposte alone, with an end
+			all[i].AlertID = ""
+		}
+	}
+	return all, nil
+}
+
+func (nftIsolator) standing(ctx context.Context) (s standing, mark string, err error) {
 	conn, err := nft{}.open(netlinkDeadline(ctx))
 	if err != nil {
 		return standing{}, "", err
@@ -99,8 +106,8 @@ func (n nftIsolator) standing(ctx context.Context) (s standing, mark string, err
 	if err != nil || mark == "" {
 		return standing{}, "", err
 	}
-	s, err = n.entry(ctx)
-	return s, mark, err
+	all, err := readActive(ctx)
+	return slices.MinFunc(all, byLeft), mark, err // both must drop
 }
 
 // whole returns the mark of both chains. It is empty where one does not end with its drop, or

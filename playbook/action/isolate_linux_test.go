@@ -213,6 +213,40 @@ func TestIsolateUndone(t *testing.T) {
 	}
 }
 
+// TestIsolateHalfRemoved releases a host of whose isolation somebody has taken away a part: what
+// is left of it still drops.
+func TestIsolateHalfRemoved(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for _, lose := range []string{
+		"delete element inet riposte_isolation active { ipv6 }",
+		"flush chain inet riposte_isolation input",
+	} {
+		for _, undo := range []bool{false, true} {
+			t.Run(fmt.Sprint(lose, undo), func(t *testing.T) {
+				command(t, "nft", "flush", "ruleset")
+				i := newIsland(t, "198.51.100.1", "198.51.100.2", "198.51.100.3")
+				i.do(i.isolate(time.Minute), "a", action.Isolated)
+				command(t, "nft", lose)
+				if send(i.own, i.attacker, "hello") == nil {
+					t.Error("nothing is dropped any more")
+				}
+				if undo {
+					i.do(undoOf(t, i.isolate(time.Minute)), "a", action.Released)
+				} else {
+					i.do(&action.ReleaseHost{}, "b", action.Released)
+				}
+				i.left("")
+				i.wire.expect(false)
+				if got := i.claimed("host/isolation"); got != "" {
+					t.Errorf("claims of %q", got)
+				}
+			})
+		}
+	}
+}
+
 // TestIsolateUnreached cannot reach Redis from inside, and leaves things as they were.
 func TestIsolateUnreached(t *testing.T) {
 	if !inside(t) {
