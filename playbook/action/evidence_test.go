@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -30,6 +31,26 @@ func TestRedact(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
+}
+
+// TestRedactNothing has an environment that is as large as any that is read, with nothing in it: a
+// process decides where in its memory that is.
+func TestRedactNothing(t *testing.T) {
+	in := make([]byte, 16<<20)
+	var out []byte
+	used := allocated(func() { out = redactEnviron(in) })
+	if used > 32<<20 || !bytes.Equal(in, out) {
+		t.Errorf("%d bytes take %d bytes of memory, and become %d", len(in), used, len(out))
+	}
+}
+
+// allocated is how much memory something takes, given back or not.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // FuzzRedact puts a secret where secrets are, among anything.

@@ -20,17 +20,22 @@ var userinfo = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^\s\x00]+)@`)
 // secrets, by their names, and whoever a URL names as its user. Everything else is kept,
 // byte for byte.
 func redactEnviron(environ []byte) []byte {
-	vars := bytes.Split(environ, []byte{0})
-	for i, v := range vars {
-		name, value, ok := bytes.Cut(v, []byte("="))
-		switch {
+	out := make([]byte, 0, len(environ))
+	for {
+		v, rest, more := bytes.Cut(environ, []byte{0}) // not all at once: it may be NULs alone
+		switch name, value, ok := bytes.Cut(v, []byte("=")); {
 		case ok && secretName(string(name)):
-			vars[i] = append(append(bytes.Clone(name), '='), redacted(len(value))...)
+			out = append(append(append(out, name...), '='), redacted(len(value))...)
+		case bytes.Contains(v, []byte("://")):
+			out = append(out, redactURLs(v)...)
 		default:
-			vars[i] = redactURLs(v)
+			out = append(out, v...)
 		}
+		if !more {
+			return out
+		}
+		out, environ = append(out, 0), rest
 	}
-	return bytes.Join(vars, []byte{0})
 }
 
 func secretName(name string) bool {
