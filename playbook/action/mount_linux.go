@@ -1,8 +1,11 @@
 package action
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -16,11 +19,12 @@ type mounts map[string]string
 
 // readMounts reads those that a process has, by its folder in /proc.
 func readMounts(self string) (mounts, error) {
-	raw, err := os.ReadFile(self + "/mountinfo")
+	file, err := os.Open(self + "/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	return parseMounts(raw), nil
+	defer file.Close()
+	return parseMounts(file)
 }
 
 // kernelFiles are file systems whose files are no files.
@@ -95,16 +99,26 @@ func parseMountID(info []byte) string {
 	return ""
 }
 
-// parseMounts reads the file system types in a /proc/PID/mountinfo by mount ID, see proc(5).
-func parseMounts(raw []byte) mounts {
+// parseMounts reads the file system types in a /proc/PID/mountinfo by mount ID, see proc(5). In
+// namespaces of his own anybody may make a hundred thousand mounts, with names of any length: so
+// nothing else is kept, and lines that are too long are left out.
+func parseMounts(r io.Reader) (mounts, error) {
 	types := mounts{}
-	for line := range strings.Lines(string(raw)) {
-		head, tail, ok := strings.Cut(line, " - ") // spaces in names are written as \040
-		id, _, _ := strings.Cut(head, " ")
-		kind, _, _ := strings.Cut(tail, " ")
-		if ok && id != "" {
-			types[id] = kind
+	lines := bufio.NewReaderSize(r, 64<<10)
+	for tooLong := false; ; {
+		line, more, err := lines.ReadLine()
+		if errors.Is(err, io.EOF) {
+			return types, nil
 		}
+		if err != nil {
+			return nil, err
+		}
+		head, tail, ok := bytes.Cut(line, []byte(" - ")) // spaces in names are written as \040
+		id, _, _ := bytes.Cut(head, []byte(" "))
+		kind, _, _ := bytes.Cut(tail, []byte(" "))
+		if ok && len(id) > 0 && !tooLong && !more {
+			types[string(id)] = string(kind)
+		}
+		tooLong = more
 	}
-	return types
 }

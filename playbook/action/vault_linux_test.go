@@ -1,7 +1,9 @@
 package action
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"maps"
 	"strings"
 	"testing"
@@ -36,15 +38,31 @@ func TestPackaged(t *testing.T) {
 }
 
 func TestParseMounts(t *testing.T) {
-	got := parseMounts([]byte(`22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+	got, err := parseMounts(strings.NewReader(`22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
 30 22 0:26 / /mnt/a\040-\040b rw - fuse.sshfs host:/ - x rw,user_id=1000
 31 22 0:27 / /no/separator rw fuse x
-`))
-	if want := (mounts{"22": "ext4", "30": "fuse.sshfs"}); !maps.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+32 22 0:28 / /` + strings.Repeat("too/long/", 1<<14) + ` rw - fuse.sshfs x rw
+33 22 0:28 / /` + strings.Repeat("/", 1<<16-len("33 22 0:28 / /")) + `34 22 0:29 / / rw - ext4 forged by the end of a line
+35 22 0:30 / /last rw - xfs x`))
+	if want := (mounts{"22": "ext4", "30": "fuse.sshfs", "35": "xfs"}); err != nil || !maps.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
 	if got := parseMountID([]byte("pos:\t0\nflags:\t012\nmnt_id:\t30\nino:\t2\n")); got != "30" {
 		t.Errorf("mount %q", got)
+	}
+}
+
+// TestParseManyMounts reads as many mounts as a user may make, with names of 4096 bytes.
+func TestParseManyMounts(t *testing.T) {
+	line := "22 1 0:26 / /" + strings.Repeat(`\040`, 4095) + " rw - tmpfs none rw\n"
+	var lines []io.Reader
+	for range 10_000 {
+		lines = append(lines, strings.NewReader(line))
+	}
+	var got mounts
+	used := allocated(func() { got, _ = parseMounts(io.MultiReader(lines...)) })
+	if want := (mounts{"22": "tmpfs"}); used > 1<<20 || !maps.Equal(got, want) {
+		t.Errorf("got %v, for %d bytes of memory", got, used)
 	}
 }
 
@@ -53,7 +71,11 @@ func FuzzParseMounts(f *testing.F) {
 	f.Add([]byte("30 22 0:26 / /a\\040-\\040b rw - fuse.sshfs x - y\n"))
 	f.Add([]byte("mnt_id:\t30\n - \n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for id, kind := range parseMounts(raw) {
+		all, err := parseMounts(bytes.NewReader(raw))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id, kind := range all {
 			if !strings.Contains(string(raw), id) || !strings.Contains(string(raw), kind) {
 				t.Fatalf("%q has no mount %q of type %q", raw, id, kind)
 			}
