@@ -199,20 +199,29 @@ func openEvidence(env Env) (*os.Root, error) {
 // enoughRoom says no where evidence of the full size would not fit: half a file would be
 // evidence of nothing, and a full disk harms others.
 func enoughRoom(folder *os.Root, want Size) error {
+	if free, err := room(folder); err != nil || free < int64(want) {
+		return errors.Join(err, fmt.Errorf("the file system of %s has %d MiB left, less than max_size (%s): remove evidence that was copied elsewhere, or lower max_size",
+			folder.Name(), free>>20, want))
+	}
+	return nil
+}
+
+// spare is what files that are kept leave free on the file system of the state folder: claims
+// and receipts are written there, without which nothing is done any more.
+const spare = 32 << 20
+
+// room is how many bytes there is room for on a folder's file system, but for the spare ones.
+func room(folder *os.Root) (int64, error) {
 	dir, err := folder.Open(".")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer dir.Close()
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
-		return fmt.Errorf("look at the file system of %s: %w", folder.Name(), err)
+		return 0, fmt.Errorf("look at the file system of %s: %w", folder.Name(), err)
 	}
-	if free := int64(st.Bavail) * int64(st.Bsize); free < int64(want) {
-		return fmt.Errorf("the file system of %s has %d MiB left, less than max_size (%s): remove evidence that was copied elsewhere, or lower max_size",
-			folder.Name(), free>>20, want)
-	}
-	return nil
+	return max(0, int64(st.Bavail)*int64(st.Bsize)-spare), nil
 }
 
 // sweepEvidence removes what writers of the same step have left behind that died.

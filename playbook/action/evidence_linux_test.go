@@ -397,7 +397,7 @@ func TestEvidence(t *testing.T) {
 			t.Error(err)
 		}
 		env = evidenceEnv(t)
-		command(t, "mount", "-t", "tmpfs", "-o", "size=32m", "none", env.State)
+		command(t, "mount", "-t", "tmpfs", "-o", "size=64m", "none", env.State)
 		defer command(t, "umount", env.State)
 		if _, err := v.evidence().Apply(t.Context(), env); err == nil || !strings.Contains(err.Error(), "MiB left, less than max_size (64MiB)") {
 			t.Error(err)

@@ -226,6 +226,10 @@ func (q *QuarantineFile) keep(ctx context.Context, env Env, s *scene) error {
 		defer content.Close()
 		m.Path, m.From, st, m.Born = s.at.path, fromPath, s.at.stat, born(s.at.fd)
 	}
+	if free, err := room(e.vault); err != nil || free < st.Size {
+		return errors.Join(err, fmt.Errorf("%s has %d bytes, and there is room for %d in the state folder: remove entries of its vault that nobody needs",
+			quoted(m.Path), st.Size, free), e.drop())
+	}
 	m.UID, m.GID, m.Mode = st.Uid, st.Gid, strconv.FormatUint(uint64(st.Mode&0o7777), 8)
 	m.ModTime, m.Device, m.Inode = time.Unix(st.Mtim.Unix()).UTC(), uint64(st.Dev), st.Ino
 	if err := m.note(int(content.Fd())); err != nil {

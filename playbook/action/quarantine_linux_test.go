@@ -106,6 +106,23 @@ func TestQuarantine(t *testing.T) {
 	if !inside(t) { // where all processes can be read
 		return
 	}
+	t.Run("the vault is full", func(t *testing.T) {
+		env := vaultEnv(t)
+		command(t, "mount", "-t", "tmpfs", "-o", "size=36m", "none", env.State)
+		defer command(t, "umount", env.State)
+		path := dropped(t, "")
+		if err := os.Truncate(path, 8<<20); err != nil { // costs an attacker nothing
+			t.Fatal(err)
+		}
+		e := &action.QuarantineFile{Path: path}
+		if r, err := e.Apply(t.Context(), env); err == nil || !strings.Contains(err.Error(), "remove entries of its vault") {
+			t.Errorf("got %v, %v", r, err)
+		}
+		empty(t, env)
+		write(t, path, "malware")
+		outcome(t, apply(t, e, env), action.Quarantined, "7 bytes")
+		holds(t, env, "malware")
+	})
 	t.Run("there and back", func(t *testing.T) {
 		env, path := vaultEnv(t), dropped(t, "malware")
 		then := time.Date(2020, 2, 2, 20, 20, 20, 123456789, time.UTC)
