@@ -293,12 +293,20 @@ func TestQuarantine(t *testing.T) {
 		}
 	})
 	t.Run("restored twice over", func(t *testing.T) {
-		// The file is back already, by another's hand.
+		// The file is back already, by another's hand: first as nobody's, and with setuid.
 		env, path := vaultEnv(t), dropped(t, "malware")
 		e := &action.QuarantineFile{Path: path}
 		apply(t, e, env)
 		write(t, path, "malware")
 		back := takenBack(t, e, "restore_file")
+		if err := errors.Join(os.Chown(path, 65534, 65534), os.Chmod(path, 0o755|os.ModeSetuid)); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, back, env, "but was 755 of 0:0 and is 4755 of 65534:65534")
+		holds(t, env, "malware")
+		if err := errors.Join(os.Chown(path, 0, 0), os.Chmod(path, 0o755)); err != nil {
+			t.Fatal(err)
+		}
 		notInPlace(t, back, env) // for it is in the vault as well
 		outcome(t, apply(t, back, env), action.Restored, "")
 		inPlace(t, back, env, action.Restored)

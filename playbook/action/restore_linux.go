@@ -118,7 +118,15 @@ func (s *shelf) load(ctx context.Context, path string) (err error) {
 		if err != nil {
 			return err
 		}
+		mode, err := s.was.mode()
+		if err != nil {
+			return err
+		}
 		s.back = digest == s.was.SHA256
+		if s.back && (at.stat.Uid != s.was.UID || at.stat.Gid != s.was.GID || at.stat.Mode&0o7777 != mode) {
+			return Refuse("a file of the same content stands at %s, but was %s of %d:%d and is %o of %d:%d: move it away first",
+				quoted(s.was.Path), s.was.Mode, s.was.UID, s.was.GID, at.stat.Mode&0o7777, at.stat.Uid, at.stat.Gid)
+		}
 	}
 	if !s.back {
 		return Refuse("another file stands at %s: move it away first", quoted(s.was.Path))
