@@ -43,6 +43,9 @@
 // that is stopped, by suspend_process say, is given no grace: SIGTERM would reach it only
 // when it runs again.
 //
+// The init of a PID namespace, such as a container has, takes all that are in there with it: it is
+// left alone where one of them is protected.
+//
 // With target parent all of this is done to the process that started the alert's, by
 // process.parent of the alert.
 //

@@ -59,7 +59,18 @@ func (t *TerminateProcess) grasp(ctx context.Context, env Env) (target pidfd, go
 	if err := t.contradiction(); err != nil {
 		return -1, false, err
 	}
-	return t.hold(ctx, env)
+	return t.doom(ctx, env)
+}
+
+// doom is hold for who means to end the process.
+func (t Process) doom(ctx context.Context, env Env) (target pidfd, gone bool, err error) {
+	if target, gone, err = t.hold(ctx, env); gone || err != nil {
+		return target, gone, err
+	}
+	if err := t.companions(env, target); err != nil {
+		return -1, false, errors.Join(err, target.close())
+	}
+	return target, false, nil
 }
 
 // end signals the process and reports the exit it observed.

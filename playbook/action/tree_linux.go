@@ -146,7 +146,7 @@ func (t *tree) grow(ctx context.Context) (news bool, err error) {
 
 // take makes a relative of a process, once it is held and its parent is certain.
 func (t *tree) take(ctx context.Context, st proc.Stat) error {
-	fd, gone, err := Process{PID: int64(st.PID), StartTicks: st.StartTicks}.hold(ctx, t.env)
+	fd, gone, err := Process{PID: int64(st.PID), StartTicks: st.StartTicks}.doom(ctx, t.env)
 	if gone {
 		return nil
 	}

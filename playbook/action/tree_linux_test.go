@@ -22,6 +22,7 @@ import (
 	"riposte/playbook/action"
 	"riposte/stream"
 	"riposte/stream/proc"
+	"riposte/test/need"
 )
 
 // waitInVfork has the first thread of this process wait for a child that neither ends nor
@@ -99,6 +100,18 @@ func (g grove) holding(t *testing.T) (n int) {
 		}
 	}
 	return n
+}
+
+// nsPIDs are the numbers of a process in this PID namespace and in those below it that it is in.
+func nsPIDs(t *testing.T, pid int) []string {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, _ := strings.Cut(string(status), "NSpid:")
+	numbers, _, ok := strings.Cut(rest, "\n")
+	if err != nil || !ok {
+		t.Fatalf("%v, %q", err, status)
+	}
+	return strings.Fields(numbers)
 }
 
 func (g grove) tree() *action.TerminateProcess {
@@ -222,6 +235,36 @@ func TestTerminateTree(t *testing.T) {
 		if left := len(g.living(t)); left != 4 {
 			t.Errorf("%d are left", left)
 		}
+	})
+	t.Run("init of a namespace", func(t *testing.T) {
+		// Somebody else has come into the namespace, and made one below, and is not of the tree.
+		need.Binary(t, "nsenter")
+		g := planted(t, `unshare --pid --fork sh -c 'sleep 1000 & echo ready; wait' & wait`).whole(t, 4)
+		init := 0
+		for _, pid := range g.living(t) {
+			if numbers := nsPIDs(t, pid); len(numbers) == 2 && numbers[1] == "1" {
+				init = pid
+			}
+		}
+		e := &action.TerminateProcess{Process: action.Process{PID: int64(init), SeenUntil: time.Now()}}
+		guest := marked(t, exec.Command("nsenter", fmt.Sprintf("--pid=/proc/%d/ns/pid", init), "unshare", "--pid", "--fork", "sh", "-c", "echo ready; exec sleep 1000")).whole(t, 3)
+		for _, pid := range guest.living(t) {
+			env := action.Env{Guard: sparing{pid: pid}}
+			if len(nsPIDs(t, pid)) == 1 { // nsenter itself stays outside
+				notInPlace(t, e, env)
+				continue
+			}
+			why := fmt.Sprintf("PID %d is the init of a PID namespace, with which all end that are in it: PID %d is spared", init, pid)
+			refused(t, e, env, why)
+			refused(t, g.tree(), env, why)
+		}
+		if left := len(g.living(t)) + len(guest.living(t)); left != 7 || g.holding(t) > 0 {
+			t.Fatalf("%d are left", left)
+		}
+		if r := apply(t, e, floor()); r.Outcome != action.Killed {
+			t.Errorf("got %v", r)
+		}
+		until(t, "the kernel has ended all that were in it", func() bool { return len(guest.living(t)) < 2 })
 	})
 	t.Run("another user's", func(t *testing.T) {
 		g := planted(t, `setpriv --reuid 65534 --clear-groups sleep 1000 & echo ready; wait`)
