@@ -60,6 +60,8 @@
 //   - What has left the tree is not found: a process whose parent has exited belongs to init,
 //     or to a subreaper, and nothing tells whose it was. The same goes for all of the tree
 //     where the root is gone when the alert comes.
+//   - Whom a debugger keeps running, or may, is killed all the same, before the others. The
+//     reason names him, for nobody knows whom he started in the last moment.
 //   - A tree of more than 4096 processes is refused.
 //   - A responder that dies between the stop and the kill leaves the tree stopped until a
 //     successor is there; one that refuses then, because a protected process came to it,

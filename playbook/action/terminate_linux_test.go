@@ -32,6 +32,8 @@ func TestMain(m *testing.M) {
 		exitFirstThread()
 	case "vfork":
 		waitInVfork()
+	case "debugger":
+		debug()
 	case "threads":
 		runThreads()
 	case "apply":

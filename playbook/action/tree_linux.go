@@ -35,6 +35,7 @@ type relative struct {
 	fd    pidfd
 	asked bool // to stop, or was found stopped
 	ours  bool // it was running until it was stopped here
+	loose int  // how often it was asked in vain, or is held by a debugger, which may let it run on
 }
 
 func newTree(env Env, pid int64, root pidfd) *tree {
@@ -61,6 +62,13 @@ func (t *TerminateProcess) fell(ctx context.Context, env Env, root pidfd) (Recei
 	if err := all.gather(ctx); err != nil {
 		return Receipt{}, all.giveUp(err)
 	}
+	if all.loose() != "" { // who runs goes first, or he starts others in the place of those that die
+		order := slices.Clone(all.members)
+		slices.SortStableFunc(order, func(a, b *relative) int { return a.loose - b.loose })
+		if err := all.kill(ctx, order); err != nil {
+			return Receipt{}, all.giveUp(err)
+		}
+	}
 	// Children go before their parents, and the root goes last: were this process to die now,
 	// whoever is left could still be found from the root.
 	for from := 1; from < len(all.members); {
@@ -76,21 +84,43 @@ func (t *TerminateProcess) fell(ctx context.Context, env Env, root pidfd) (Recei
 	if err := all.kill(ctx, all.members[:1]); err != nil {
 		return Receipt{}, all.giveUp(err)
 	}
-	return t.receipt(Killed, "and %d descendants were stopped, and exited by SIGKILL, all within %s", len(all.members)-1, since(begun)), nil
+	return t.receipt(Killed, "and %d descendants were stopped, and exited by SIGKILL, all within %s%s", len(all.members)-1, since(begun), all.loose()), nil
 }
 
 // gather stops the members and looks for more of them, until it finds none. Nobody who is
-// stopped has another child, so that then there is none.
+// stopped has another child, so that then there is none. Who does not stop may have more of them
+// without an end.
 func (t *tree) gather(ctx context.Context) error {
-	for {
+	const patience = 16
+	for looks := 1; ; looks++ {
 		if err := t.stop(ctx); err != nil {
 			return err
 		}
 		news, err := t.grow(ctx)
-		if err != nil || !news {
+		if err != nil || !t.again() && (!news || looks >= patience && t.loose() != "") {
 			return err
 		}
 	}
+}
+
+// again has those asked a second time who did not stop: whoever saw to that may be stopped by now.
+func (t *tree) again() (any bool) {
+	for _, m := range t.members {
+		if m.loose == 1 && m.asked {
+			m.asked, any = false, true
+		}
+	}
+	return any
+}
+
+// loose says who did not stop, for the reason.
+func (t *tree) loose() string {
+	for _, m := range t.members {
+		if m.loose > 0 {
+			return fmt.Sprintf("; PID %d could not be kept from running (by its debugger?): look for children that it has left", m.pid)
+		}
+	}
+	return ""
 }
 
 // stop stops those who were not asked yet: first all are signalled, then they are waited for.
@@ -101,6 +131,7 @@ func (t *tree) stop(ctx context.Context) error {
 			continue
 		}
 		if m.asked = true; m.fd.stopped(m.pid) {
+			m.loose = 0
 			continue
 		}
 		m.ours = true
@@ -114,8 +145,13 @@ func (t *tree) stop(ctx context.Context) error {
 		// Who waits in the kernel takes his SIGSTOP before anything else, and begins no fork(2)
 		// while it waits for him. So nothing is to be feared of him, but of those that run.
 		now, _, err := m.fd.halt(ctx, m.pid, time.Until(deadline))
-		if err != nil && (ctx.Err() != nil || now.waiting == 0 || now.running > 0) {
+		switch {
+		case err != nil && (ctx.Err() != nil || now.waiting == 0 && now.running == 0):
 			return fmt.Errorf("PID %d does not stop: %w", m.pid, err)
+		case now.running > 0, now.traced > 0: // a debugger lets it run on when it likes
+			m.loose++
+		default:
+			m.loose = 0
 		}
 	}
 	return nil
@@ -170,21 +206,30 @@ func (t *tree) take(ctx context.Context, st proc.Stat) error {
 // mine says that the parent of a process is a relative. That is certain where both are still
 // there after it was read: their PIDs were then nobody else's.
 func (t *tree) mine(pid int, fd pidfd) (bool, error) {
-	st, err := proc.ReadStat(pid)
-	if gone, err2 := fd.exited(0); gone || err2 != nil || err != nil {
-		if gone {
-			return false, err2
+	for parent := 0; ; {
+		st, err := proc.ReadStat(pid)
+		if gone, err2 := fd.exited(0); gone || err2 != nil || err != nil {
+			if gone {
+				return false, err2
+			}
+			return false, errors.Join(err, err2)
 		}
-		return false, errors.Join(err, err2)
-	}
-	for _, m := range t.members {
-		if m.pid == st.PPID {
-			if gone, err := m.fd.exited(0); !gone || err != nil {
-				return err == nil, err
+		if st.PPID == parent { // its number is another's by now
+			return false, nil
+		}
+		parent = 0
+		for _, m := range t.members {
+			if m.pid == st.PPID {
+				if gone, err := m.fd.exited(0); !gone || err != nil {
+					return err == nil, err
+				}
+				parent = m.pid // which may have left it to another relative
 			}
 		}
+		if parent == 0 {
+			return false, nil
+		}
 	}
-	return false, nil
 }
 
 // descendants lists those of the members, parents first, as /proc shows them now.

@@ -48,6 +48,33 @@ func waitInVfork() {
 	}
 }
 
+// debuggedEnv is whom debug is about, if not its parent.
+const debuggedEnv = "RIPOSTE_TEST_DEBUGGED"
+
+// debug has another process run on whatever signal it gets, but for SIGKILL.
+func debug() {
+	runtime.LockOSThread()
+	pid := os.Getppid()
+	if other, err := strconv.Atoi(os.Getenv(debuggedEnv)); err == nil {
+		pid = other
+	}
+	if err := unix.PtraceSeize(pid); err != nil {
+		panic(err)
+	}
+	os.Stdout.WriteString("ready\n")
+	for {
+		var status unix.WaitStatus
+		_, err := unix.Wait4(pid, &status, unix.WALL, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil || !status.Stopped():
+			os.Exit(0)
+		default:
+			_ = unix.PtraceCont(pid, 0)
+		}
+	}
+}
+
 // grove is a tree of processes, each of which has the mark in its environment.
 type grove struct {
 	victim
@@ -183,6 +210,29 @@ func TestTerminateTree(t *testing.T) {
 		g := marked(t, cmd)
 		until(t, "its first thread waits", func() bool { st, _ := proc.ReadStat(g.Process.Pid); return st.State == 'D' })
 		if r := apply(t, g.tree(), floor()); r.Outcome != action.Killed || !strings.Contains(r.Reason, "and 1 descendants") {
+			t.Errorf("got %v", r)
+		}
+		if left := g.living(t); left != nil {
+			t.Errorf("there are left %v", left)
+		}
+	})
+	t.Run("its child debugs it", func(t *testing.T) {
+		cmd := exec.Command("sh", "-c", `"$0" & while :; do sleep 1000; done`, os.Args[0])
+		cmd.Env = []string{helperEnv + "=debugger"}
+		g := marked(t, cmd)
+		if r := apply(t, g.tree(), floor()); r.Outcome != action.Killed {
+			t.Errorf("got %v", r)
+		}
+		if left := g.living(t); left != nil {
+			t.Errorf("there are left %v", left)
+		}
+	})
+	t.Run("a stranger debugs it", func(t *testing.T) {
+		g := planted(t, `sleep 1000 & echo ready; while :; do sleep 1000; done`)
+		debugger := exec.Command(os.Args[0])
+		debugger.Env = append(os.Environ(), helperEnv+"=debugger", fmt.Sprint(debuggedEnv, "=", g.Process.Pid))
+		start(t, debugger, true)
+		if r := apply(t, g.tree(), floor()); r.Outcome != action.Killed || !strings.Contains(r.Reason, fmt.Sprintf("PID %d could not be kept from running", g.Process.Pid)) {
 			t.Errorf("got %v", r)
 		}
 		if left := g.living(t); left != nil {
