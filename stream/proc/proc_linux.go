@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -100,7 +101,7 @@ func Read(pid int) (Info, error) {
 	}
 	info := Info{Stat: st, Name: st.Comm}
 	info.Exe, _ = ReadExe(pid)
-	cmdline, err := os.ReadFile(file(pid, "cmdline"))
+	cmdline, err := Args(file(pid, "cmdline"), maxArgs)
 	if err != nil {
 		return Info{}, gone(err)
 	}
@@ -115,6 +116,40 @@ func Read(pid int) (Info, error) {
 		return Info{}, err
 	}
 	return info, nil
+}
+
+const (
+	maxArgs  = 2 << 20         // bytes: as many as a program can be started with, where the stack may have 8 MiB
+	patience = 2 * time.Second // for what is a matter of microseconds
+)
+
+// Args reads a file such as /proc/PID/cmdline, at most so many bytes of it. The kernel reads them
+// from where in its memory the process says that they are. So they may be without an end; and
+// who keeps that memory locked is waited for in vain: such a read is left behind, with its thread.
+func Args(path string, most int64) ([]byte, error) {
+	type answer struct {
+		raw []byte
+		err error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		f, err := os.Open(path)
+		if err != nil {
+			answers <- answer{nil, err}
+			return
+		}
+		defer f.Close()
+		raw, err := io.ReadAll(io.LimitReader(f, most))
+		answers <- answer{raw, err}
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case a := <-answers:
+		return a.raw, a.err
+	case <-timer.C:
+		return nil, fmt.Errorf("%s: no answer within %s", path, patience)
+	}
 }
 
 // UID is the owner of a process: its effective user.

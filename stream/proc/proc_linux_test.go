@@ -1,20 +1,25 @@
 package proc_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"riposte/stream/proc"
+	"riposte/test/need"
 )
 
 // start runs a command that is killed and reaped when the test ends. It returns
@@ -86,6 +91,57 @@ func TestReadOfAChild(t *testing.T) {
 		t.Errorf("ancestors %v do not begin with the test, %d", up, os.Getpid())
 	} else if last := up[len(up)-1]; last != 1 {
 		t.Errorf("ancestors %v do not end with 1", up)
+	}
+}
+
+const endlessEnv = "RIPOSTE_TEST_ENDLESS"
+
+// TestMain is a process that says that its arguments are in 64 MiB of its memory.
+func TestMain(m *testing.M) {
+	if os.Getenv(endlessEnv) == "" {
+		os.Exit(m.Run())
+	}
+	const size = 64 << 20
+	region, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		panic(err)
+	}
+	raw, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		panic(err)
+	}
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')'):])) // the first is the second of proc(5)
+	field := func(n int) uint64 { value, _ := strconv.ParseUint(fields[n-2], 10, 64); return value }
+	brk, _, _ := unix.Syscall(unix.SYS_BRK, 0, 0, 0)
+	begin := uint64(uintptr(unsafe.Pointer(&region[0])))
+	// struct prctl_mm_map, see PR_SET_MM in prctl(2)
+	layout := [13]uint64{field(26), field(27), field(45), field(46), field(47), uint64(brk), field(28), begin, begin + size, begin + size, begin + size, 0, uint64(math.MaxUint32) << 32}
+	_, _, errno := unix.Syscall6(unix.SYS_PRCTL, unix.PR_SET_MM, unix.PR_SET_MM_MAP, uintptr(unsafe.Pointer(&layout)), unsafe.Sizeof(layout), 0, 0)
+	fmt.Println("ready", errno)
+	for {
+		_ = unix.Pause()
+	}
+}
+
+func TestReadOfEndlessArguments(t *testing.T) {
+	need.Linux(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), endlessEnv+"=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	line := make([]byte, 64)
+	if n, err := out.Read(line); err != nil || string(line[:n]) != "ready errno 0\n" {
+		t.Fatalf("%q, %v", line[:n], err)
+	}
+	info, err := proc.Read(cmd.Process.Pid)
+	if size := len(strings.Join(info.Argv, " ")); err != nil || size == 0 || size > 2<<20 {
+		t.Errorf("%d bytes of arguments, %v", size, err)
 	}
 }
 
