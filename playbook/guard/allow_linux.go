@@ -132,12 +132,7 @@ func (p process) rooted() (bool, error) {
 }
 
 func (p process) cmdline() (string, error) {
-	f, err := os.Open(p.task + "/cmdline")
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, mostArgs))
+	raw, err := proc.Args(p.task+"/cmdline", mostArgs)
 	return strings.ReplaceAll(strings.TrimSuffix(string(raw), "\x00"), "\x00", " "), err
 }
 

@@ -4,15 +4,20 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"riposte/playbook/guard"
+	"riposte/stream/proc"
 	"riposte/test/namespace"
 	"riposte/test/need"
 )
@@ -167,4 +172,48 @@ func TestAllowedElsewhere(t *testing.T) {
 	st = stat(t, start(t, nobody, "sh", "-c", `exec "$0"`, dir+"/program").Process.Pid)
 	expect(t, "a user's file system", sum.Process(st), "")
 	expect(t, "a path in a user's file system", allowing(t, "exe: "+dir+"/program").Process(st), "")
+}
+
+// TestAllowedUnread asks about a process that sees to it that its arguments are never read.
+func TestAllowedUnread(t *testing.T) {
+	need.Linux(t)
+	need.Root(t)
+	dir := userFS(t, 0, nil)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), holdEnv+"="+filepath.Join(dir, "program"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // nothing else lets it go
+		unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH)
+		cmd.Process.Kill()
+		cmd.Wait()
+	}()
+	if _, err := io.ReadFull(out, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	for locked := false; !locked; { // a thread waits for the page
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", cmd.Process.Pid))
+		if err != nil || len(threads) < 2 {
+			t.Fatalf("it has gone, %v", err)
+		}
+		for _, thread := range threads {
+			tid, _ := strconv.Atoi(filepath.Base(thread))
+			st, err := proc.ReadStat(tid)
+			locked = locked || err == nil && st.State == 'D'
+		}
+	}
+	answer := make(chan error, 1)
+	g := allowing(t, "cmdline: backup")
+	go func() { answer <- g.Process(stat(t, cmd.Process.Pid)) }()
+	select {
+	case err := <-answer:
+		expect(t, "a process whose arguments cannot be read", err, "no answer within")
+	case <-time.After(30 * time.Second):
+		t.Error("it is waited for for ever")
+	}
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // userFS mounts a file system as a user can who has fusermount: a program of his own
-// answers for it, and only he may use it, not even root. It has one file, "program". See
-// /usr/include/linux/fuse.h.
+// answers for it, and only he may use it, not even root. It has one file, "program", of which no
+// read ends where it is nil: see holdMemory. See /usr/include/linux/fuse.h.
 func userFS(t *testing.T, uid int, program []byte) (dir string) {
 	t.Helper()
 	dev, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -56,8 +56,11 @@ func serveFUSE(dev int, program []byte) {
 		if node == 1 {
 			return fuseAttr{Inode: 1, Mode: unix.S_IFDIR | 0o755, Links: 2}
 		}
-		return fuseAttr{Inode: node, Size: uint64(len(program)), Mode: unix.S_IFREG | 0o755, Links: 1}
+		return fuseAttr{Inode: node, Size: uint64(max(len(program), 4096)), Mode: unix.S_IFREG | 0o755, Links: 1}
 	}
+	var opened, held uint64
+	past := [2]uint64{1: 3} // the cache, which is kept: FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE
+	reading := false
 	buf := make([]byte, 1<<20)
 	for {
 		n, err := unix.Read(dev, buf)
@@ -89,7 +92,21 @@ func serveFUSE(dev int, program []byte) {
 			}{Valid: 60, Attr: attr(request.Node)}
 		case 14, 27: // OPEN, OPENDIR
 			answer = [2]uint64{}
+			if opened++; program == nil && opened == 2 {
+				answer = past
+				if held = request.Unique; !reading {
+					continue
+				}
+			}
 		case 15: // READ
+			if program == nil {
+				answer = past
+				if reading = true; held == 0 {
+					continue
+				}
+				request.Unique = held
+				break
+			}
 			at := min(binary.NativeEndian.Uint64(body[8:]), uint64(len(program)))
 			answer = program[at:min(at+uint64(binary.NativeEndian.Uint32(body[16:])), uint64(len(program)))]
 		case 26: // INIT
@@ -107,4 +124,31 @@ func serveFUSE(dev int, program []byte) {
 		binary.Write(&reply, binary.NativeEndian, answer)
 		unix.Write(dev, reply.Bytes())
 	}
+}
+
+const holdEnv = "RIPOSTE_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	if file := os.Getenv(holdEnv); file != "" {
+		holdMemory(file)
+	}
+	os.Exit(m.Run())
+}
+
+// holdMemory keeps the memory of this process locked. One thread reads a file, which keeps a page of
+// it locked for as long as nobody answers; another maps the file past the cache, for which the
+// kernel, with this process's memory locked, waits for that page.
+func holdMemory(file string) {
+	open := func() int {
+		fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			panic(err)
+		}
+		return fd
+	}
+	first := open()
+	go unix.Read(first, make([]byte, 1))
+	second := open()
+	fmt.Println("ready")
+	_, _ = unix.Mmap(second, 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE)
 }
