@@ -3,9 +3,7 @@ package sensor
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"os/user"
 	"strconv"
 	"syscall"
@@ -56,20 +54,9 @@ func (s *snapshot) readRest() {
 }
 
 func (s *snapshot) readCmdline() {
-	raw, err := readHead("/proc/"+strconv.Itoa(s.pid)+"/cmdline", maxCmdline)
+	raw, err := proc.Args("/proc/"+strconv.Itoa(s.pid)+"/cmdline", maxCmdline) // which may never answer
 	s.exited = s.exited || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH)
-	s.setCmdline(raw)
-}
-
-// readHead reads the first bytes of a file: arguments may be megabytes.
-func readHead(path string, max int64) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, max))
-	return string(raw), err
+	s.setCmdline(string(raw))
 }
 
 // startedAt is when the process started, to the tick below. It is reckoned back from now,
