@@ -292,7 +292,8 @@ func (g *GroupStatus) words(host Host, now time.Time) []string {
 				next = fmt.Sprintf("the next was to be woken %s ago", Span(late))
 			}
 		}
-		say = append(say, fmt.Sprintf("%s parked, waiting for a person or a breaker; %s", count(g.Waiting, "alert"), next))
+		say = append(say, fmt.Sprintf("%s parked, waiting for a person or a breaker; %s; see `riposte ledger list --state waiting --host %s --group %s`",
+			count(g.Waiting, "alert"), next, host, g.Group))
 	}
 	if g.Dead > 0 {
 		say = append(say, fmt.Sprintf("%s, the last because: %s; see `riposte dead list --host %s --group %s`",

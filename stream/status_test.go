@@ -102,7 +102,7 @@ func TestInspect(t *testing.T) {
 		t.Errorf("last dead %q", g.LastDead)
 	}
 	words := strings.Join(g.Summary, "\n")
-	for _, want := range []string{"1 alert not read", "60 min old", "2 alerts parked, waiting for a person or a breaker; the next is woken in 9 min", "UNKNOWN: 3 steps may or may not have happened", "2 dead letters", "2 ledger entries cannot be read"} {
+	for _, want := range []string{"1 alert not read", "60 min old", "2 alerts parked, waiting for a person or a breaker; the next is woken in 9 min; see `riposte ledger list --state waiting --host ", "UNKNOWN: 3 steps may or may not have happened", "2 dead letters", "2 ledger entries cannot be read"} {
 		if !strings.Contains(words, want) {
 			t.Errorf("%q is not in:\n%s", want, words)
 		}
