@@ -249,6 +249,7 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 		Step     string  `json:"step"`
 		Action   string  `json:"action"`
 		Mode     string  `json:"mode"`
+		Attempts int     `json:"attempts"`
 		Hash     string  `json:"hash,omitempty"`   // of the playbook
 		Undoes   string  `json:"undoes,omitempty"` // the step that it takes back
 		Outcome  string  `json:"outcome"`
@@ -269,7 +270,7 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 	}
 	steps := make([]step, len(e.Body.Steps))
 	for i, s := range e.Body.Steps {
-		steps[i] = step{s.Playbook, s.Step, s.Action, s.Mode, s.Hash, s.Undoes, s.Outcome, s.Reason, s.Epoch, s.Replica, at(s.Started), at(s.Ended), at(s.Lapsed), s.Resolved}
+		steps[i] = step{s.Playbook, s.Step, s.Action, s.Mode, s.Attempts, s.Hash, s.Undoes, s.Outcome, s.Reason, s.Epoch, s.Replica, at(s.Started), at(s.Ended), at(s.Lapsed), s.Resolved}
 	}
 	return json.Marshal(struct {
 		ID         stream.AlertID `json:"id"`
@@ -281,11 +282,20 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 		Attempts   int            `json:"attempts"`
 		Duplicates int            `json:"duplicates"`
 		Flags      []string       `json:"flags"`
+		Published  string         `json:"published"`
+		Seen       *string        `json:"seen,omitempty"`
+		Level      string         `json:"level,omitempty"`
+		Title      string         `json:"title,omitempty"`
+		Rule       string         `json:"rule,omitempty"`
+		Delivery   string         `json:"delivery"`        // its entry in the stream
+		Deaths     int            `json:"deaths"`          // of its holders, proven
+		Retries    int            `json:"retries"`         // times it was sent round again
 		Waits      string         `json:"waits,omitempty"` // what for
 		Approval   *Approval      `json:"approval,omitempty"`
 		Steps      []step         `json:"steps"`
 	}{
 		e.ID, e.Host, e.Group, e.Header.State, e.Header.Token.Epoch, e.Header.Owner,
-		e.Attempts(), e.Header.Duplicates, append([]string{}, e.Body.Flags...), e.Body.waits(), e.Body.Approval, steps,
+		e.Attempts(), e.Header.Duplicates, append([]string{}, e.Body.Flags...),
+		Stamp(e.Published()), at(e.Body.Seen), e.Body.Level, e.Body.Title, e.Body.Rule, e.Header.StreamID, e.Header.Deaths, e.Body.Retries, e.Body.waits(), e.Body.Approval, steps,
 	})
 }

@@ -18,7 +18,7 @@ import (
 func TestListJSON(t *testing.T) {
 	w := newWorld(t)
 	at := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.FixedZone("", 3600))
-	body := ledger.Body{Seen: at, Steps: []ledger.Step{
+	body := ledger.Body{Seen: at, Level: "HIGH", Title: "t", Steps: []ledger.Step{
 		{Playbook: "p", Step: "kill", Action: "terminate_process", Mode: "enforce", Attempts: 2, Outcome: "killed", Reason: "why", Epoch: 17, Replica: "r1", Started: at, Ended: at.Add(1234567 * time.Nanosecond)},
 		{Playbook: "p", Step: "log", Action: "log", Mode: "enforce", Attempts: 1},
 	}}
@@ -27,9 +27,10 @@ func TestListJSON(t *testing.T) {
 	w.must(err)
 	raw, err := json.Marshal(entries)
 	w.must(err)
-	const want = `[{"id":"x","host":"h1","group":"containment","state":"held","epoch":1767225600000017,"owner":"r2","attempts":2,"duplicates":3,"flags":[],"steps":[` +
-		`{"playbook":"p","step":"kill","action":"terminate_process","mode":"enforce","outcome":"killed","reason":"why","epoch":17,"replica":"r1","started":"2026-01-02T02:04:05.600000Z","ended":"2026-01-02T02:04:05.601234Z"},` +
-		`{"playbook":"p","step":"log","action":"log","mode":"enforce","outcome":"","reason":"","epoch":0,"replica":"","started":null,"ended":null}]}]`
+	const want = `[{"id":"x","host":"h1","group":"containment","state":"held","epoch":1767225600000017,"owner":"r2","attempts":2,"duplicates":3,"flags":[],` +
+		`"published":"1970-01-01T00:00:00.001000Z","seen":"2026-01-02T02:04:05.600000Z","level":"HIGH","title":"t","delivery":"1-1","deaths":0,"retries":0,"steps":[` +
+		`{"playbook":"p","step":"kill","action":"terminate_process","mode":"enforce","attempts":2,"outcome":"killed","reason":"why","epoch":17,"replica":"r1","started":"2026-01-02T02:04:05.600000Z","ended":"2026-01-02T02:04:05.601234Z"},` +
+		`{"playbook":"p","step":"log","action":"log","mode":"enforce","attempts":1,"outcome":"","reason":"","epoch":0,"replica":"","started":null,"ended":null}]}]`
 	if string(raw) != want || len(unreadable) != 0 {
 		t.Errorf("got  %s\nwant %s\nunreadable %v", raw, want, unreadable)
 	}
