@@ -1,7 +1,6 @@
 package playbook
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -30,5 +29,11 @@ func Revert(body *ledger.Body, step string) (undone []string, err error) {
 	case !found && step != "":
 		return nil, fmt.Errorf("it has no step %q; it has %s", step, strings.Join(names, ", "))
 	}
-	return nil, errors.New("nothing of it stands that can be undone: a process that was ended cannot be brought back, and what is undone once stays so")
+	var came []string
+	for _, s := range body.Steps {
+		if step == "" || s.Name() == step {
+			came = append(came, s.Name()+" is "+s.Outcome)
+		}
+	}
+	return nil, fmt.Errorf("nothing of it stands that can be undone: %s (a process that was ended cannot be brought back, and what is undone once stays so)", strings.Join(came, ", "))
 }

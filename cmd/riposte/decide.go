@@ -127,6 +127,9 @@ It waits for the outcome, and its exit code is 1 where something could not be un
 			return err
 		}
 		result.Results, result.Settled = outcomes(cmd.Context(), r, e.ID, patience)
+		if !result.Settled && cmd.Context().Err() != nil {
+			return fmt.Errorf("interrupted: it is asked for, and will be done all the same: riposte ledger show %s", e.ID)
+		}
 		return b.printUndone(result, patience)
 	}
 	cmd.Flags().StringVar(&step, "step", "", "only this `playbook/step`")
