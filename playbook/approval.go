@@ -58,6 +58,22 @@ func (r *Responder) park(ctx context.Context, g *ledger.Grant, i int, raw []byte
 	return true, nil
 }
 
+// Intent is what a step that has no outcome yet is to do, as far as it is decided already.
+func Intent(s *ledger.Step) string {
+	switch {
+	case s.Outcome != "" || s.Verdict != "" || s.Action == noAction:
+		return ""
+	case s.Spec != nil:
+		return "would depend on outcomes of earlier steps"
+	}
+	effect, _ := decode(s)
+	intent := clip("would "+effect.Describe(), 500)
+	if s.If != "" {
+		intent += ", if " + clip(s.If, 200)
+	}
+	return intent
+}
+
 func approved(a *ledger.Approval) bool { return a != nil && a.Answer == ledger.Yes }
 
 func whyDenied(a *ledger.Approval) string {

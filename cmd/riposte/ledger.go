@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"riposte/ledger"
+	"riposte/playbook"
+	"riposte/playbook/action"
 	"riposte/stream"
 )
 
@@ -100,6 +103,9 @@ func newLedgerListCmd(b *booking) *cobra.Command {
   riposte ledger list --playbook cryptominer --warm-up -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if outcome != "" && !slices.Contains(action.Outcomes(), action.Outcome(outcome)) {
+				return &usageError{fmt.Sprintf("no step ends in outcome %q; there are %s", outcome, action.Outcomes())}
+			}
 			r, _, done, err := b.read(cmd.Context())
 			if err != nil {
 				return err
@@ -184,6 +190,10 @@ what came out, when. The beginning of an ID will do if it is the only one.`,
 				return err
 			}
 			if b.output == "json" {
+				for i := range e.Body.Steps {
+					s := &e.Body.Steps[i]
+					s.Reason = cmp.Or(s.Reason, playbook.Intent(s))
+				}
 				return b.json(struct {
 					Entry   ledger.Entry   `json:"entry"`
 					History []ledger.Event `json:"history"`
@@ -238,7 +248,7 @@ func (b *booking) printHistory(e ledger.Entry, history []ledger.Event) error {
 		if !s.Ended.IsZero() {
 			ended = ledger.Stamp(s.Ended)
 		}
-		rows[i] = []string{s.Playbook + "/" + s.Step, s.Action, s.Mode, strconv.Itoa(s.Attempts), s.Outcome, ended, s.Replica, s.Reason}
+		rows[i] = []string{s.Playbook + "/" + s.Step, s.Action, s.Mode, strconv.Itoa(s.Attempts), s.Outcome, ended, s.Replica, cmp.Or(s.Reason, playbook.Intent(&s))}
 		if !s.Lapsed.IsZero() {
 			rows[i][len(rows[i])-1] += "; over since " + ledger.Stamp(s.Lapsed)
 		}

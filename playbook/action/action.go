@@ -56,6 +56,14 @@ const (
 	Dead           Outcome = "dead"            // buried: the alert is a dead letter
 )
 
+// Outcomes are all there are.
+func Outcomes() []Outcome {
+	return []Outcome{
+		Terminated, Killed, AlreadyGone, Blocked, AlreadyBlocked, Unblocked, Suspended, Resumed, Isolated, Released, Quarantined, Restored,
+		Collected, Notified, Logged, Ran, Observed, Refused, Expired, NoMatch, Skipped, Denied, Failed, Unknown, Dead,
+	}
+}
+
 // Receipt is what an action saw with its own eyes: the observed outcome, and a reason in
 // words for the person who reads the ledger.
 type Receipt struct {
