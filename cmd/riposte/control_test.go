@@ -98,7 +98,7 @@ func TestDecisionCommands(t *testing.T) {
 		}
 		f.must(1, word, "unknown", "--reason", "why")
 	}
-	if r := f.must(1, "undo", "x-1"); !strings.Contains(r.err, "nothing of it stands that can be undone") {
+	if r := f.must(1, "undo", "x-1"); !strings.Contains(r.err, "nothing of it stands that can be undone: default/block is observed, ") {
 		t.Errorf("stderr %s", r.err)
 	}
 	if r := f.must(1, "undo", "x-1", "--step", "p/none"); !strings.Contains(r.err, `it has no step "p/none"`) {
@@ -112,7 +112,11 @@ func TestDecisionCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := ledger.Body{Seen: time.Now(), Expires: time.Now().Add(time.Hour), Approval: &ledger.Approval{Within: time.Hour, Until: time.Now().Add(time.Hour)},
-		Steps: []ledger.Step{{Playbook: "p", Step: "s", Action: "log", Mode: "approve"}}}
+		Steps: []ledger.Step{
+			{Playbook: "p", Step: "s", Action: "log", Mode: "approve", With: []byte(`{}`)},
+			{Playbook: "p", Step: "end", Action: "terminate_process", Mode: "approve", With: []byte(`{"pid": 4711, "tree": true}`), If: `steps.s.outcome == "logged"`},
+			{Playbook: "p", Step: "later", Action: "log", Mode: "approve", Spec: []byte(`{}`)},
+		}}
 	answers, err := l.Begin(f.ctx, []ledger.Claim{{ID: "y-1", StreamID: f.add("id", "y-1", "alert", alertNow("y-1")), Nonce: ledger.NewNonce(), Digest: "d", Body: body}}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -122,6 +126,10 @@ func TestDecisionCommands(t *testing.T) {
 	}
 	says(t, f.must(0, "ledger", "show", "y").out, "waits", "approval: p/s would log; until ")
 	says(t, f.must(0, "ledger", "list", "-o", "json").out, `"waits": "approval: p/s would log"`)
+	// Whoever says yes says it to all of them.
+	intents := []string{"would log to standard output", `would terminate PID 4711 and its descendants, if steps.s.outcome == `, "would depend on outcomes of earlier steps"}
+	says(t, f.must(0, "ledger", "show", "y").out, intents...)
+	says(t, f.must(0, "ledger", "show", "y", "-o", "json").out, intents[0], "would terminate PID 4711", intents[2])
 	says(t, f.must(0, "approve", "y", "--reason", "it is fine", "-o", "json").out, `"answer": "yes"`, `"reason": "it is fine"`)
 	says(t, f.must(0, "ledger", "show", "y").out, "approved by ", "it is fine")
 	if r := f.must(1, "deny", "y", "--reason", "no"); !strings.Contains(r.err, "has said yes") {
@@ -171,7 +179,7 @@ func TestPlaybooksCommand(t *testing.T) {
 	says(t, cli(t, "", "playbooks").out, "default", "suspicious-chain", "host-isolation")
 	says(t, cli(t, "", "playbooks", "-o", "json").out, `"name": "cryptominer"`)
 	says(t, cli(t, "", "playbooks", "default").out, "name: default")
-	if r := cli(t, "", "playbooks", "defualt"); r.code != 1 || !strings.Contains(r.err, `did you mean "default"?`) {
+	if r := cli(t, "", "playbooks", "defualt"); r.code != 2 || !strings.Contains(r.err, `did you mean "default"?`) {
 		t.Errorf("exit %d: %s", r.code, r.err)
 	}
 	if r := cli(t, "", "schema"); r.code != 0 || !json.Valid([]byte(r.out)) {

@@ -29,7 +29,7 @@ func newPlaybooksCmd(a *app) *cobra.Command {
 			if len(args) == 1 {
 				src, err := playbook.Source(args[0])
 				if err != nil {
-					return err
+					return &usageError{err.Error()}
 				}
 				_, err = a.out.Write(src)
 				return err

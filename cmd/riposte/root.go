@@ -132,6 +132,17 @@ func (a *app) run(ctx context.Context, args []string) int {
 // prepare has every command report its start, and those that only group others ask for
 // one of them.
 func prepare(cmd *cobra.Command, started func()) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if check(cmd, args) == nil {
+				return nil
+			}
+			if len(args) == 0 {
+				return fmt.Errorf("an argument is missing; want %s", cmd.UseLine())
+			}
+			return fmt.Errorf("wrong number of arguments, %q; want %s", args, cmd.UseLine())
+		}
+	}
 	if work := cmd.RunE; work != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			started()
