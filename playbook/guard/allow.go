@@ -105,6 +105,9 @@ func Decode(file string, src []byte) (*Allow, error) {
 		if p.Exe == "" && p.SHA256 == "" && p.UID == nil && p.Cgroup == "" {
 			a.warn(strict.At(file, node, "any process can make itself look like this (%s); add exe, sha256, uid or cgroup", p.fields()))
 		}
+		if len(p.asks) == 1 && p.UID != nil && *p.UID == 0 {
+			a.warn(strict.At(file, node, "this is all that root runs, and whoever has become root: no playbook acts on them; add exe, sha256 or cgroup"))
+		}
 	}
 	for i := range a.Networks {
 		n, node := &a.Networks[i], strict.Find(root, "allow", "networks", i)
@@ -130,6 +133,11 @@ func (p *AllowedProcess) compile(written map[string]any) (field string, err erro
 		// A condition with nothing behind it reads like a narrow entry and would be a wide one.
 		if value := written[field]; value == nil || strings.TrimSpace(fmt.Sprint(value)) == "" {
 			return field, fmt.Errorf("%s is empty; leave it out if it does not matter", field)
+		}
+	}
+	for _, f := range [][2]string{{"name", p.Name}, {"exe", p.Exe}, {"cgroup", p.Cgroup}, {"parent", p.Parent}} {
+		if strings.Contains(f[1], "*") { // it would cover nobody, unnoticed
+			return f[0], fmt.Errorf("%s: * stands for nothing but itself; write an entry for each, or a cgroup, which covers what is below it", f[0])
 		}
 	}
 	p.Reason, p.SHA256 = oneLine(p.Reason), strings.ToLower(p.SHA256)
@@ -173,6 +181,9 @@ func (p *AllowedProcess) compile(written map[string]any) (field string, err erro
 		re, err := regexp.Compile(p.Cmdline)
 		if err != nil {
 			return "cmdline", fmt.Errorf("cmdline: %w", err)
+		}
+		if re.MatchString("") && re.MatchString("any - 0") {
+			return "cmdline", errors.New("cmdline: this is found in all that there are; leave it out if it does not matter")
 		}
 		p.ask(func(s subject) (bool, error) {
 			args, err := s.cmdline()

@@ -66,6 +66,9 @@ func TestDecodeAllow(t *testing.T) {
 		{processes + "    - exe: /usr/../bin/x\n", "f.yaml:3:12: exe: want a path"},
 		{processes + "    - cgroup: /\n", "f.yaml:3:15: cgroup: want a path"},
 		{processes + "    - cgroup: /system.slice/\n", "f.yaml:3:15: cgroup: want a path"},
+		{processes + "    - exe: /opt/agent/*\n", "f.yaml:3:12: exe: * stands for nothing but itself"},
+		{processes + "    - uid: 0\n      cgroup: /user.slice/*\n", "f.yaml:4:15: cgroup: * stands for"},
+		{processes + "    - uid: 0\n      cmdline: backup|\n", "f.yaml:4:16: cmdline: this is found in all"},
 		{processes + "    - cmdline: '('\n", "f.yaml:3:16: cmdline: error parsing regexp"},
 		{processes + "    - sha256: abc\n", "f.yaml:3:15: sha256: want the 64 hex digits"},
 		{networks + "    - network: 10.0.0.1/8\n", "f.yaml:3:16: network: 10.0.0.1/8 is an address in the network 10.0.0.0/8"},
@@ -80,7 +83,7 @@ func TestDecodeAllow(t *testing.T) {
 	}
 	for entry, warned := range map[string]bool{
 		"name: x": true, "parent: x": true, "cmdline: x": true, "{name: x, parent: y, cmdline: z}": true,
-		"{name: x, uid: 0}": false, "exe: /x": false, "cgroup: /x": false, "{parent: y, sha256: " + helloSum + "}": false,
+		"{name: x, uid: 0}": false, "uid: 0": true, "uid: 1": false, "exe: /x": false, "cgroup: /x": false, "{parent: y, sha256: " + helloSum + "}": false,
 	} {
 		a, err := Decode("f.yaml", []byte(processes+"    - "+entry+"\n"))
 		if err != nil || len(a.Warnings) > 1 || (len(a.Warnings) == 1) != warned {
