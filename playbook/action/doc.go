@@ -165,7 +165,7 @@
 // Everything that comes in and goes out is dropped, but for this host's own traffic to
 // itself, its connections to the Redis servers, the clients of the SSH sessions that Riposte
 // runs in, whom the playbook allows, and what an address is had and kept by: DHCP and
-// neighbour discovery. Resolvers are let through where the playbook says so. What is only
+// neighbour discovery; and routers may say that a packet was too big. Resolvers are let through where the playbook says so. What is only
 // forwarded, to containers say, is not looked at; nor is anybody let in whom another table
 // of the firewall turns away.
 //

@@ -27,7 +27,7 @@ func newIsolator() (isolator, error) { return nftIsolator{}, nil }
 //			iifname "lo" accept
 //			ip saddr REDIS meta l4proto tcp tcp flags & (syn | ack) != syn accept
 //			ip saddr ALLOWED accept
-//			... answers of resolvers, DHCP, neighbour discovery ...
+//			... answers of resolvers, DHCP, neighbour discovery, "packet too big" ...
 //			meta nfproto @active drop }
 //		chain output { ... the same the other way round ... }
 //	}
@@ -247,6 +247,14 @@ func (i isolation) let(in bool) (all [][]expr.Any) {
 		match := append(ipVersion(dhcp.version), protocol(unix.IPPROTO_UDP)...)
 		match = append(match, port(in, dhcp.own)...)
 		all = append(all, append(match, port(!in, dhcp.servers)...))
+	}
+	// That a packet was too big for a link on the way: else nothing large reaches Redis over one.
+	if in {
+		for _, said := range []struct{ version, protocol, kind, code byte }{{unix.NFPROTO_IPV4, unix.IPPROTO_ICMP, 3, 4}, {unix.NFPROTO_IPV6, unix.IPPROTO_ICMPV6, 2, 0}} {
+			match := append(ipVersion(said.version), protocol(said.protocol)...)
+			all = append(all, append(match,
+				&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2}, equal([]byte{said.kind, said.code})))
+		}
 	}
 	// Multicast listeners (130 to 132, 143), routers and neighbours (133 to 136).
 	for _, types := range [][2]byte{{130, 136}, {143, 143}} {

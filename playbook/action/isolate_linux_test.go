@@ -3,6 +3,7 @@ package action_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -244,6 +245,68 @@ func TestIsolateHalfRemoved(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestIsolateNarrow has a link on the way to Redis that takes smaller packets than both ends do,
+// which a router says when it comes to that.
+func TestIsolateNarrow(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	for _, family := range [][6]string{
+		{"198.51.100.1", "198.51.100.2", "198.51.100.3", "203.0.113.1", "203.0.113.2", "/24"},
+		{"2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:1::1", "2001:db8:1::2", "/64"},
+	} {
+		t.Run(family[0], func(t *testing.T) {
+			command(t, "nft", "flush", "ruleset")
+			router, far, redis, bits := family[1], family[3], family[4], family[5]
+			i := newIsland(t, family[0], router, family[2])
+			behind := newNetwork(t)
+			within(t, i.peer, func() {
+				command(t, "ip", "link", "add", "r0", "mtu", "1280", "type", "veth", "peer", "name", "r1", "netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), behind))
+				command(t, "ip", "addr", "add", far+bits, "dev", "r0")
+				command(t, "ip", "link", "set", "r0", "up")
+				command(t, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding")
+			})
+			within(t, behind, func() {
+				command(t, "ip", "addr", "add", redis+bits, "dev", "r1")
+				command(t, "ip", "link", "set", "r1", "up")
+				command(t, "ip", "route", "add", "default", "via", far)
+				until(t, "the address may be used", func() bool {
+					l, err := net.Listen("tcp", net.JoinHostPort(redis, "0"))
+					i.redis = l
+					return err == nil
+				})
+			})
+			defer i.redis.Close()
+			command(t, "ip", "route", "add", redis, "via", router)
+			until(t, "Redis is reached", func() bool { return i.dial(t.Context()) == nil })
+
+			i.do(i.isolate(time.Hour), "a", action.Isolated)
+			conn, err := net.Dial("tcp", i.redis.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := conn.Write(make([]byte, 100_000)); err != nil {
+				t.Fatal(err)
+			}
+			for port := 0; port != conn.LocalAddr().(*net.TCPAddr).Port; {
+				server, err := i.redis.Accept() // those before only looked whether it is there
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer server.Close()
+				if port = server.RemoteAddr().(*net.TCPAddr).Port; port != conn.LocalAddr().(*net.TCPAddr).Port {
+					continue
+				}
+				server.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if n, err := io.ReadFull(server, make([]byte, 100_000)); err != nil {
+					t.Errorf("%d bytes of 100000 have arrived: %v", n, err)
+				}
+			}
+		})
 	}
 }
 
