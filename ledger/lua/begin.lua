@@ -18,8 +18,8 @@
 --       settled  done, dead or waiting; this delivery has been acked
 --       busy     held by text; n = microseconds left of its lease
 --       paused   it was under way when its holder died, and a switch is off; nothing was done
---       wait     it must not begin, text says why; nothing was done, body as with resume, n = its epoch: ask
---                again with a body to park it with
+--       wait     it must not begin, text says why; nothing was done but that breakers may have counted it,
+--                body as with resume, n = its epoch: ask again with a body to park it with
 --       parked   it must not begin, text says why; it waits now, and this delivery has been acked
 --       conflict another alert owns this ID; nothing was done
 --
@@ -78,7 +78,7 @@ local function breaker(name)
   return breakers[name]
 end
 
--- What keeps an alert from being begun, if anything. Where nothing does, its breakers count it.
+-- What keeps an alert from being begun, if anything. Where nothing of this host does, its breakers count it.
 local function held_back(id, switches, limits, hold, may_trip)
   for name in string.gmatch(switches, '%S+') do
     if off[name] then return name end
@@ -87,16 +87,15 @@ local function held_back(id, switches, limits, hold, may_trip)
   local counted = {}
   for name, most, within in string.gmatch(limits, '(%S+) (%d+) (%d+) ') do
     local b = breaker(name)
-    if b.tripped and may_trip then return 'breaker:' .. name end
     local window, n, known = {}, 0, false
     for at, who in string.gmatch(b.window, '(%d+) (%S+) ') do
       if tonumber(at) > now - tonumber(within) then
         table.insert(window, at .. ' ' .. who .. ' ')
-        n = n + 1
+        n, known = n + 1, known or who == id
       end
-      known = known or who == id
     end
-    if not known then
+    if not known then -- else it has its place, also where the breaker has tripped since
+      if b.tripped and may_trip then return 'breaker:' .. name end
       if n >= tonumber(most) and may_trip then
         b.tripped = string.format('%.0f %s %s %s', now, most, within, id)
         table.insert(tripped, name)
@@ -106,8 +105,10 @@ local function held_back(id, switches, limits, hold, may_trip)
       table.insert(counted, {b, table.concat(window)})
     end
   end
-  if hold ~= '' and may_trip then return hold end
+  -- Also where its caller holds it, for the fleet to count it: those that this host has no place for
+  -- must not take one there.
   for _, c in ipairs(counted) do c[1].window, c[1].counted = c[2], true end
+  if hold ~= '' and may_trip then return hold end
 end
 
 local replies, writes, acks, journal, claims, parks = {}, {}, {}, {}, {}, {}
