@@ -50,6 +50,10 @@ type expression struct {
 	late    bool // it asks for the outcome of a step
 }
 
+// checked are the steps of a plan, whose names were checked when the playbook was loaded. One that
+// had nothing to act on is not in the plan, and can be named all the same: it has no outcome.
+var checked = []string{"*"}
+
 // compileLate compiles what stands in a step, which may name the steps before it.
 func compileLate(text string, earlier []string, options ...expr.Option) (*expression, error) {
 	names := &stepNames{earlier: earlier}
@@ -85,7 +89,7 @@ func (s *stepNames) Visit(n *ast.Node) {
 		switch {
 		case !isName:
 			s.fail(node, "name the step: steps.NAME, or steps[\"NAME\"]")
-		case !slices.Contains(s.earlier, name.Value):
+		case !slices.Contains(s.earlier, name.Value) && !slices.Equal(s.earlier, checked):
 			s.fail(node, "no step before this one is called %q%s", name.Value, strict.Hint(name.Value, s.earlier))
 		}
 	}

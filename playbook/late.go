@@ -42,12 +42,8 @@ func makeOut(body *ledger.Body, i int) {
 		return
 	}
 	env := lateEnv{envOf(alert).Alert, stepsBefore(body.Steps, i)}
-	var prior []string
-	for name := range env.Steps {
-		prior = append(prior, name)
-	}
 	if step.If != "" {
-		e, err := compileLate(step.If, prior, expr.AsBool())
+		e, err := compileLate(step.If, checked, expr.AsBool())
 		yes := false
 		if err == nil {
 			yes, err = isTrue(e.program, env)
@@ -73,7 +69,7 @@ func makeOut(body *ledger.Body, i int) {
 		verdict(action.Failed, "parameters: %v", err)
 		return
 	}
-	if spec, err = rendered(spec, step.Timeout, prior, env); err != nil {
+	if spec, err = rendered(spec, step.Timeout, checked, env); err != nil {
 		verdict(action.Refused, "parameters: %v", err)
 		return
 	}
