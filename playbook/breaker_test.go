@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"riposte/ledger"
 	"riposte/stream"
@@ -34,4 +35,34 @@ func TestOneHostDoesNotUseUpTheFleet(t *testing.T) {
 	}
 	waits(t, rdb, 14)
 	audited(t, rdb)
+}
+
+// Alerts that are too old to be acted on, after a long pause say, trip no breaker.
+func TestExpiredAlertsAreNotCounted(t *testing.T) {
+	t.Parallel()
+	for _, per := range []string{"host", "fleet"} {
+		t.Run(per, func(t *testing.T) {
+			t.Parallel()
+			srv := redistest.Start(t)
+			rdb := srv.Client()
+			book, file := noted(t, fmt.Sprintf("limits:\n  breakers:\n    - {per: %s, most: 2, within: 1h}\n", per))
+			old := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+			for i := range 5 {
+				publish(t, rdb, fmt.Sprintf(`{"id":"old-%d","level":"HIGH","timestamp":%q}`, i, old))
+			}
+			newReplica(t, srv, "h1-1-a", t.TempDir(), book, nil).start()
+			for i := range 5 {
+				if got, _ := outcome(t, rdb, stream.AlertID(fmt.Sprint("old-", i))); got != "expired" {
+					t.Errorf("an old one: %s", got)
+				}
+			}
+			for i := range 2 {
+				publish(t, rdb, fresh(fmt.Sprint("a-", i)))
+			}
+			if got, _ := outcome(t, rdb, "a-1"); got != "logged" || lines(t, file) != 2 {
+				t.Errorf("a new one: %s, %d effects", got, lines(t, file))
+			}
+			audited(t, rdb)
+		})
+	}
 }

@@ -191,7 +191,7 @@ func (r *Responder) claim(in intake) claim {
 	if id != a.ID {
 		c.Body.Flags = append(c.Body.Flags, idConflict)
 	}
-	c.Switches, c.Breakers, c.fleet = planner.restraints(r.cfg.Group, c.Body)
+	c.Switches, c.Breakers, c.fleet = planner.restraints(r.cfg.Group, c.Body, time.Now())
 	c.Hold = r.fleet.holds(c.Switches)
 	if c.Hold == "" && len(c.fleet) > 0 {
 		c.Hold = uncounted

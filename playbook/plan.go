@@ -189,8 +189,9 @@ func (p *Planner) book(name string) *Playbook {
 }
 
 // restraints are the switches that pause a plan, and the breakers that count it: those of
-// this host, and those of the fleet.
-func (p *Planner) restraints(group stream.Group, body ledger.Body) (switches []string, host, fleet []ledger.Breaker) {
+// this host, and those of the fleet. What is too old to be done is not counted: else those that
+// waited for the end of a pause would trip the breaker for all that come after.
+func (p *Planner) restraints(group stream.Group, body ledger.Body, now time.Time) (switches []string, host, fleet []ledger.Breaker) {
 	switches = []string{string(ledger.HostSwitch), string(ledger.GroupSwitch(group))}
 	acts := map[string]map[string]bool{} // by playbook and action
 	for _, s := range body.Steps {
@@ -201,7 +202,9 @@ func (p *Planner) restraints(group stream.Group, body ledger.Body) (switches []s
 			acts[s.Playbook] = map[string]bool{}
 			switches = append(switches, string(ledger.PlaybookSwitch(s.Playbook)))
 		}
-		if Mode(s.Mode).Acts() && s.Verdict == "" && body.Refuse == "" {
+		// Not by the playbook's own Expires: what is stored may have been planned with another one.
+		expired := Mode(s.Mode) != Approve && now.After(body.Expires) // of a yes, the age counts
+		if Mode(s.Mode).Acts() && s.Verdict == "" && body.Refuse == "" && !expired {
 			acts[s.Playbook][""], acts[s.Playbook][s.Action] = true, true
 		}
 	}
