@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,18 +31,27 @@ func (r *Reader) Decide(ctx context.Context, id stream.AlertID, yes bool, by, re
 	if yes {
 		event, answer = "approve", Yes
 	}
-	sent, err := r.ledger(by).wake(ctx, id, waking{event: event, early: true, change: func(b *Body) bool {
-		if asked = b.Approval; asked == nil || asked.Answer != "" || b.Parked.For != "" {
-			return false
+	late, waits := false, true
+	const tries = 10 // a duplicate that is counted changes the entry, too
+	for n := 0; waits && n < tries; n++ {
+		waits = false
+		sent, err := r.ledger(by).wake(ctx, id, waking{event: event, early: true, change: func(b *Body) bool {
+			if asked = b.Approval; asked == nil || asked.Answer != "" || b.Parked.For != "" {
+				return false
+			}
+			if late = !asked.Until.IsZero() && now.After(asked.Until); late {
+				return false // a replica would have said so by now
+			}
+			asked.Answer, asked.By, asked.At, asked.Reason = answer, by, now.UTC(), reason
+			waits = true
+			return true
+		}})
+		if err != nil {
+			return nil, fmt.Errorf("decide on %s: %w", id, err)
 		}
-		asked.Answer, asked.By, asked.At, asked.Reason = answer, by, now.UTC(), reason
-		return true
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("decide on %s: %w", id, err)
-	}
-	if sent {
-		return asked, nil
+		if sent {
+			return asked, nil
+		}
 	}
 	e, err := r.Entry(ctx, id)
 	switch a := e.Body.Approval; {
@@ -51,8 +59,10 @@ func (r *Reader) Decide(ctx context.Context, id stream.AlertID, yes bool, by, re
 		return nil, err
 	case a != nil && a.Answer != "" && a.Answer != TooLate:
 		return nil, no("%s has said %s at %s: %s", a.By, a.Answer, Stamp(a.At), a.Reason)
-	case a != nil && a.Answer == TooLate:
+	case a != nil && (a.Answer == TooLate || late):
 		return nil, no("nobody did by %s; what it was about was not done", Stamp(a.Until))
+	case waits:
+		return nil, no("its entry changes all the time; try again")
 	case e.Header.State == Waiting && e.Body.Parked != nil && e.Body.Parked.For != "":
 		return nil, no("it waits for %s, not for approval", e.Body.Parked.For)
 	}
@@ -113,9 +123,8 @@ func (r *Reader) Reopen(ctx context.Context, id stream.AlertID, by, why string, 
 		if err != nil {
 			return fmt.Errorf("open %s again: %w", id, err)
 		}
-		line, _, _ := bytes.Cut(raw, []byte("\n"))
 		keys := []string{r.host.AlertsKey(), r.host.JournalKey(), r.host.LedgerKey(r.group, id)}
-		sent, err := reopenScript.Run(ctx, r.rdb, keys, string(r.group), DefaultRetention.Milliseconds(), by, line, text, why).Text()
+		sent, err := reopenScript.Run(ctx, r.rdb, keys, string(r.group), DefaultRetention.Milliseconds(), by, raw, text, why).Text()
 		if err != nil {
 			return fmt.Errorf("open %s again: %w; it may have been: see riposte ledger show %s", id, err, id)
 		}

@@ -141,6 +141,9 @@ for i = 5, #KEYS do
       table.insert(writes, table.concat({'held', e, string.format('%.0f', now + lease), holder, nonce, seq, d, k, held_digest, held_sid, held_gate}, ' ') .. '\n' .. b)
     elseif held_digest ~= digest then
       verdict = 'conflict'
+    elseif state == 'held' and body == '' and held_sid ~= ARGV[a] then
+      verdict = 'settled' -- it was added for another group's entry, and this one has a delivery of its own
+      table.insert(acks, {sid = sid})
     elseif state ~= 'held' then
       verdict = 'settled'
       table.insert(acks, {
