@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"riposte/ledger"
+	"riposte/playbook"
 	"riposte/stream"
 )
 
@@ -134,6 +135,80 @@ func TestDecisionCommands(t *testing.T) {
 	says(t, f.must(0, "ledger", "show", "y").out, "approved by ", "it is fine")
 	if r := f.must(1, "deny", "y", "--reason", "no"); !strings.Contains(r.err, "has said yes") {
 		t.Errorf("stderr %s", r.err)
+	}
+}
+
+// undoing has the command undo what was done about an alert, the first time or again, while a
+// replica ends the step that it adds with an outcome; where that is empty, the alert is buried.
+func (f *fleet) undoing(l *ledger.Ledger, id stream.AlertID, outcome string) result {
+	f.Helper()
+	answer := make(chan result, 1)
+	go func() { answer <- f.cli("undo", string(id)) }()
+	r := ledger.NewReader(f.rdb, "h1", "containment")
+	var e ledger.Entry
+	f.eventually("it is opened again", func() (ok bool) {
+		var err error
+		e, err = r.Entry(f.ctx, id)
+		return err == nil && e.Header.State == ledger.Held
+	})
+	answers, err := l.Begin(f.ctx, []ledger.Claim{{ID: id, StreamID: e.Header.StreamID, Nonce: ledger.NewNonce(), Digest: "d", Reopened: true}}, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	g := answers[0].Grant
+	if outcome == "" {
+		err = l.Bury(f.ctx, g, stream.NewDeadLetter(nil, "poison"))
+	} else {
+		g.Body.Steps[len(g.Body.Steps)-1].Outcome = outcome
+		err = l.Record(f.ctx, g, len(g.Body.Steps)-1)
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	return <-answer
+}
+
+// The command tells of the undo that it asked for, and not of one that had failed before.
+func TestUndoCommand(t *testing.T) {
+	f := newFleet(t)
+	l, err := ledger.New(f.rdb, ledger.Config{Host: "h1", Group: "containment", Owner: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := playbook.Decode("p.yaml", []byte("name: p\nmatch: \"true\"\nsteps:\n  - {name: block, action: block_ip}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &stream.Alert{ID: "x-1", SourceIP: "203.0.113.7"}
+	planner := playbook.Planner{Host: "h1", Playbooks: []*playbook.Playbook{book}, Mode: playbook.Enforce, MaxAge: time.Hour, Zone: time.UTC}
+	answers, err := l.Begin(f.ctx, []ledger.Claim{{
+		ID: "x-1", StreamID: f.add("id", "x-1", "alert", "{}"), Nonce: ledger.NewNonce(), Digest: "d", Body: planner.Plan(a, time.Now(), time.Now()),
+	}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := answers[0].Grant
+	g.Body.Steps[0].Outcome = "blocked"
+	if err := l.Record(f.ctx, g, 0); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.undoing(l, "x-1", "failed"); r.code != 1 || !strings.Contains(r.err, "p/block is not undone: failed") {
+		t.Errorf("it failed: exit %d, %s%s", r.code, r.out, r.err)
+	}
+	if r := f.undoing(l, "x-1", ""); r.code != 1 || !strings.Contains(r.err, "p/block is not undone") {
+		t.Errorf("it was buried: exit %d, %s%s", r.code, r.out, r.err)
+	}
+	// As if the rest of it had been done by riposte dead retry.
+	raw, err := f.rdb.Get(f.ctx, "riposte:{h1}:ledger:containment:x-1").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = strings.Replace(strings.Replace(raw, "dead ", "done ", 1), `"step":"block~undo2",`, `"step":"block~undo2","outcome":"failed",`, 1)
+	if err := f.rdb.Set(f.ctx, "riposte:{h1}:ledger:containment:x-1", raw, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.undoing(l, "x-1", "unblocked"); r.code != 0 || strings.TrimSpace(r.out) != "p/block  unblocked" {
+		t.Errorf("it was undone: exit %d, %s%s", r.code, r.out, r.err)
 	}
 }
 

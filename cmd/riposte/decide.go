@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,7 +127,7 @@ It waits for the outcome, and its exit code is 1 where something could not be un
 		if err != nil {
 			return err
 		}
-		result.Results, result.Settled = outcomes(cmd.Context(), r, e.ID, patience)
+		result.Results, result.Settled = outcomes(cmd.Context(), r, e.ID, result.Steps, patience)
 		if !result.Settled && cmd.Context().Err() != nil {
 			return fmt.Errorf("interrupted: it is asked for, and will be done all the same: riposte ledger show %s", e.ID)
 		}
@@ -139,8 +140,9 @@ It waits for the outcome, and its exit code is 1 where something could not be un
 	return cmd
 }
 
-// outcomes waits until an alert is settled, and returns its steps that undo others.
-func outcomes(ctx context.Context, r *ledger.Reader, id stream.AlertID, patience time.Duration) (undos []undoneStep, settled bool) {
+// outcomes waits until an alert is settled, and returns of each step that was undone the last
+// step that undoes it: one before that had failed.
+func outcomes(ctx context.Context, r *ledger.Reader, id stream.AlertID, steps []string, patience time.Duration) (undos []undoneStep, settled bool) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	look := time.NewTicker(100 * time.Millisecond)
@@ -148,8 +150,9 @@ func outcomes(ctx context.Context, r *ledger.Reader, id stream.AlertID, patience
 	for {
 		if e, err := r.Entry(ctx, id); err == nil && e.Header.Settled() {
 			for _, s := range e.Body.Steps {
-				if s.Undoes != "" {
-					undos = append(undos, undoneStep{s.Name(), s.Playbook + "/" + s.Undoes, s.Action, s.Outcome, s.Reason})
+				undo := undoneStep{s.Name(), s.Playbook + "/" + s.Undoes, s.Action, s.Outcome, s.Reason}
+				if s.Undoes != "" && slices.Contains(steps, undo.Undoes) {
+					undos = append(slices.DeleteFunc(undos, func(u undoneStep) bool { return u.Undoes == undo.Undoes }), undo)
 				}
 			}
 			return undos, true
@@ -166,6 +169,8 @@ func (b *booking) printUndone(u undone, patience time.Duration) error {
 	var failed []string
 	for _, s := range u.Results {
 		switch action.Outcome(s.Outcome) {
+		case "": // the alert was buried before
+			failed = append(failed, fmt.Sprintf("%s is not undone: its alert is a dead letter; see riposte dead list", s.Undoes))
 		case action.Refused, action.Failed, action.Unknown, action.Observed:
 			failed = append(failed, fmt.Sprintf("%s is not undone: %s: %s", s.Undoes, s.Outcome, s.Reason))
 		}
