@@ -9,7 +9,8 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local most, within = tonumber(ARGV[2]), tonumber(ARGV[3])
 local tripped, window, n, known = redis.call('HGET', KEYS[2], 'tripped:' .. ARGV[1]), {}, 0, {}
-for at, who in string.gmatch(redis.call('HGET', KEYS[1], 'window') or '', '(%d+) (%S+) ') do
+local was = redis.call('HGET', KEYS[1], 'window') or ''
+for at, who in string.gmatch(was, '(%d+) (%S+) ') do
   known[who] = true
   if tonumber(at) > now - within then
     table.insert(window, at .. ' ' .. who .. ' ')
@@ -33,7 +34,10 @@ for i = 4, #ARGV do
     replies[i - 3] = 1
   end
 end
-redis.call('HSET', KEYS[1], 'window', table.concat(window))
-redis.call('PEXPIRE', KEYS[1], math.ceil(within / 1000)) -- what it has counted is over by then
+local new = table.concat(window)
+if new ~= was then
+  redis.call('HSET', KEYS[1], 'window', new)
+  redis.call('PEXPIRE', KEYS[1], math.ceil(within / 1000)) -- what it has counted is over by then
+end
 if trip then redis.call('HSET', KEYS[2], 'tripped:' .. ARGV[1], trip) end
 return replies

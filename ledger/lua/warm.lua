@@ -11,7 +11,8 @@
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local field, most = 'warm:' .. ARGV[1], tonumber(ARGV[3])
-local hash, since, ids = string.match(redis.call('HGET', KEYS[1], field) or '', '^(%S+) (%d+) (.*)$')
+local stored = redis.call('HGET', KEYS[1], field) or ''
+local hash, since, ids = string.match(stored, '^(%S+) (%d+) (.*)$')
 if hash ~= ARGV[2] then hash, since, ids = ARGV[2], string.format('%.0f', now), '' end
 local known, n = {}, 0
 for id in string.gmatch(ids, '%S+') do
@@ -29,5 +30,7 @@ for i = 5, #ARGV do
   end
   replies[i - 4] = warm and 1 or 0
 end
-redis.call('HSET', KEYS[1], field, hash .. ' ' .. since .. ' ' .. ids)
+-- Only what changes, or each alert of a playbook that is through would write all of it.
+local new = hash .. ' ' .. since .. ' ' .. ids
+if new ~= stored then redis.call('HSET', KEYS[1], field, new) end
 return replies
