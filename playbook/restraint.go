@@ -28,13 +28,16 @@ const (
 )
 
 func (f *fleet) look(ctx context.Context) error {
+	asked := time.Now() // an answer that is late is as old as that
 	c, err := ledger.FleetSwitches(f.rdb).Read(ctx)
 	if err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.control, f.at = c, time.Now()
+	if asked.After(f.at) {
+		f.control, f.at = c, asked
+	}
 	return nil
 }
 
