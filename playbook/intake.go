@@ -256,6 +256,7 @@ func (r *Responder) begin(ctx context.Context, claims []claim) (open map[stream.
 			delete(open, c.ID)
 			r.release(c.in)
 		case ledger.Paused:
+			c.in.tries = 0 // nor here: it goes on soon after the switch is on again
 			r.putOff(c.in, r.ledger.Lease()/2)
 		case ledger.Wait:
 			again = append(again, r.holdBack(ctx, c, a))
