@@ -16,7 +16,7 @@
 --                proven dead, body = its body; also the answer to a request that is sent again
 --       poison   granted, but only to be buried; n = deaths, body as with run or resume
 --       settled  done, dead or waiting; this delivery has been acked
---       busy     held by text; n = microseconds left of its lease
+--       busy     held by text, or that delivery is not what it is begun by; n = microseconds left of its lease
 --       paused   it was under way when its holder died, and a switch is off; nothing was done
 --       wait     it must not begin, text says why; nothing was done but that breakers may have counted it,
 --                body as with resume, n = its epoch: ask again with a body to park it with
@@ -142,8 +142,7 @@ for i = 5, #KEYS do
     elseif held_digest ~= digest then
       verdict = 'conflict'
     elseif state == 'held' and body == '' and held_sid ~= ARGV[a] then
-      verdict = 'settled' -- it was added for another group's entry, and this one has a delivery of its own
-      table.insert(acks, {sid = sid})
+      verdict, n, text = 'busy', lease, holder -- added for another group's entry: this one has a delivery of its own
     elseif state ~= 'held' then
       verdict = 'settled'
       table.insert(acks, {

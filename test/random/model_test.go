@@ -163,6 +163,9 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 		return answer{verdict: ledger.Settled}
 	}
 	died := slices.Contains(dead, e.owner)
+	if c.Reopened && e.delivery != delivery { // added for an entry of another group
+		return answer{verdict: ledger.Busy, holder: e.owner, left: exactly(lease.Microseconds())}
+	}
 	if e.lease.least > now.most && !died {
 		return answer{verdict: ledger.Busy, holder: e.owner, left: &moment{e.lease.least - now.most, e.lease.most - now.least}}
 	}
