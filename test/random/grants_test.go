@@ -103,6 +103,9 @@ func (m *machine) mayPark(t *rapid.T, c *ledger.Claim, a *alert) {
 	}
 	body := c.Body
 	if e := m.entries[c.ID]; e != nil {
+		if e.owner != "-" {
+			return // of what somebody holds, Begin shows nothing
+		}
 		e.edit(func(b *ledger.Body) { body = *b })
 		c.ParkFrom = uint64(e.epoch.least)
 	}
