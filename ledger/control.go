@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"slices"
 	"strconv"
@@ -240,26 +241,48 @@ func (l *Ledger) Warm(ctx context.Context, playbook, hash string, matches int, d
 	return warm[0] == 1, nil
 }
 
+// heldScore is where an alert stands among the waiting that a switch or a breaker holds back:
+// beside all others that wait for the same, and due at no time.
+func heldScore(why string) string {
+	h := fnv.New64a()
+	h.Write([]byte(why))
+	return strconv.FormatUint(stream.HeldBack+h.Sum64()>>16, 10)
+}
+
 // Free sends alerts round again that wait for a switch or a breaker which no longer holds
-// them back: up to n, beginning with the skip-th. It says how many it has looked at.
-func (l *Ledger) Free(ctx context.Context, holds func(why string) bool, skip, n int) (looked, freed int, err error) {
-	ids, err := l.rdb.ZRangeByScore(ctx, l.cfg.Host.WaitingKey(l.cfg.Group), &redis.ZRangeBy{
-		Min: "+inf", Max: "+inf", Offset: int64(skip), Count: int64(n),
-	}).Result()
-	if err != nil || len(ids) == 0 {
-		return 0, 0, err
-	}
+// them back, looking at up to n. Of those that still wait for the same it looks at the first
+// only: else a pause of the fleet would have every replica read all that waits, again and again,
+// and what waits for something else would come last.
+func (l *Ledger) Free(ctx context.Context, holds func(why string) bool, n int) (freed int, err error) {
 	var errs []error
-	for _, id := range ids {
-		ok, err := l.wake(ctx, stream.AlertID(id), waking{event: "wake", early: true, change: func(b *Body) bool {
-			return b.Parked.For != "" && !holds(b.Parked.For)
-		}})
-		if err != nil {
-			errs = append(errs, fmt.Errorf("wake %s: %w", id, err))
+	from, skip := strconv.FormatInt(stream.HeldBack, 10), 0
+	for n > 0 {
+		page, err := l.rdb.ZRangeByScoreWithScores(ctx, l.cfg.Host.WaitingKey(l.cfg.Group), &redis.ZRangeBy{
+			Min: from, Max: "(+inf", Offset: int64(skip), Count: int64(n),
+		}).Result()
+		if err != nil || len(page) == 0 {
+			return freed, errors.Join(append(errs, err)...)
 		}
-		if ok {
-			freed++
+		for _, z := range page {
+			n--
+			id, held := z.Member.(string), false
+			ok, err := l.wake(ctx, stream.AlertID(id), waking{event: "wake", early: true, change: func(b *Body) bool {
+				held = b.Parked.For == "" || holds(b.Parked.For)
+				return !held
+			}})
+			if err != nil {
+				errs = append(errs, fmt.Errorf("wake %s: %w", id, err))
+			}
+			if held {
+				from, skip = "("+strconv.FormatFloat(z.Score, 'f', 0, 64), 0
+				break
+			}
+			if ok {
+				freed++
+			} else {
+				skip++ // or it would be in the way of all that are behind it
+			}
 		}
 	}
-	return len(ids), freed, errors.Join(errs...)
+	return freed, errors.Join(errs...)
 }

@@ -3,8 +3,11 @@ package ledger_test
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"riposte/ledger"
 	"riposte/stream"
@@ -46,5 +49,61 @@ func TestQuestionsWriteNothing(t *testing.T) {
 	}
 	if after := w.changes(); after != before || before == "" {
 		t.Errorf("%s, then %s", before, after)
+	}
+}
+
+// What still waits for a pause to end is not read again and again, is in nobody's way, and is
+// let go of in the end: all of it, however much that is.
+func TestFree(t *testing.T) {
+	w := newWorld(t)
+	l := w.replica("a")
+	const many = 300
+	var claims []ledger.Claim
+	hold := func(id, why string) {
+		c := claim(id, w.add("id", id, "alert", alertJSON(id, 4711)))
+		c.Hold, c.Park = why, &ledger.Body{Parked: &ledger.Parked{Raw: []byte(alertJSON(id, 4711)), For: why}}
+		claims = append(claims, c)
+	}
+	for i := range many {
+		hold(fmt.Sprintf("x-%03d", i), "pause:playbook:p")
+	}
+	hold("y", "breaker:fleet:q")
+	hold("z", "pause:fleet")
+	w.read("a")
+	answers, err := l.Begin(w.ctx, claims, nil)
+	w.must(err)
+	for i, a := range answers {
+		if a.Verdict != ledger.ParkedNow {
+			t.Fatalf("%s: %+v", claims[i].ID, a)
+		}
+	}
+	w.must(w.rdb.ZAdd(w.ctx, w.host.WaitingKey(w.group), redis.Z{Score: stream.HeldBack, Member: "absent"}).Err())
+	read := 0
+	w.rdb.AddHook(counter{"get", &read})
+	free := func(want int, holds ...string) {
+		t.Helper()
+		got, err := l.Free(w.ctx, func(why string) bool { return slices.Contains(holds, why) }, 128)
+		if err != nil || got != want {
+			t.Errorf("%v hold: freed %d, %v; want %d", holds, got, err, want)
+		}
+	}
+	free(2, "pause:playbook:p")
+	if read > 4 {
+		t.Errorf("read %d of %d that wait", read, many)
+	}
+	for _, id := range []string{"y", "z"} {
+		if h, _ := w.entry(id); h.State != ledger.Held {
+			t.Errorf("%s is %s", id, h.State)
+		}
+	}
+	if n, err := l.Wake(w.ctx, 10); n != 0 || err != nil {
+		t.Errorf("woken %d, %v", n, err)
+	}
+	free(128)
+	free(128)
+	free(many - 2*128)
+	free(0)
+	if n := w.rdb.ZCard(w.ctx, w.host.WaitingKey(w.group)).Val(); n != 0 {
+		t.Errorf("%d still wait", n)
 	}
 }

@@ -248,15 +248,17 @@ func (l *Ledger) Begin(ctx context.Context, claims []Claim, dead []string) ([]An
 			}
 		}
 		var parked []byte
+		score := ""
 		if c.Park != nil {
 			var err error
+			score = heldScore(c.Park.Parked.For)
 			if parked, err = json.Marshal(c.Park); err != nil {
 				return nil, fmt.Errorf("%w: plan of %s: %w", ErrClaim, c.ID, err)
 			}
 		}
 		keys = append(keys, l.cfg.Host.LedgerKey(l.cfg.Group, c.ID))
 		args = append(args, c.StreamID, c.Nonce, c.Floor, c.Digest, c.Deliveries, body, c.SHA1,
-			strings.Join(c.Switches, " "), counted(c.Breakers), c.Hold, parked, c.ParkFrom)
+			strings.Join(c.Switches, " "), counted(c.Breakers), c.Hold, parked, c.ParkFrom, score)
 	}
 	until := l.deadline()
 	replies, err := beginScript.Run(ctx, l.rdb, keys, args...).Slice()

@@ -157,18 +157,15 @@ func (s *sweeper) free(ctx context.Context) {
 		fleet, err := ledger.FleetSwitches(s.rdb).Read(ctx)
 		return func(why string) bool { return host.Holds(why) || fleet.Holds(why) }, err
 	})
-	looked, freed, err := s.ledger.Free(ctx, func(why string) bool {
+	freed, err := s.ledger.Free(ctx, func(why string) bool {
 		holds, err := look()
 		return err != nil || holds(why)
-	}, s.skip, sweepAtOnce)
+	}, sweepAtOnce)
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("cannot look for alerts that need no longer wait", "err", err)
 	}
 	if freed > 0 {
 		s.log.Info("alerts need no longer wait", "alerts", freed)
-	}
-	if s.skip += looked - freed; looked < sweepAtOnce {
-		s.skip = 0
 	}
 }
 

@@ -73,7 +73,6 @@ func (r *Responder) sweep(ctx context.Context) {
 type sweeper struct {
 	*Responder
 	cursor string // carried, or stale entries behind many fresh ones would never be found
-	skip   int    // as is the place among those that wait for a person
 }
 
 // wake sends parked alerts round again whose time has come.

@@ -81,6 +81,10 @@ func (h Host) LedgerKey(g Group, id AlertID) string { return h.LedgerPrefix(g) +
 // DeadKey is the stream of dead letters of a group.
 func (h Host) DeadKey(g Group) string { return h.tag() + "dead:" + string(g) }
 
+// HeldBack is the least score, among the waiting, of what is due at no time because a switch or a
+// breaker holds it back.
+const HeldBack = 1 << 52
+
 // WaitingKey is the sorted set of parked alerts of a group, by deadline.
 func (h Host) WaitingKey(g Group) string { return h.tag() + "waiting:" + string(g) }
 

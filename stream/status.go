@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -231,7 +230,7 @@ func inspectGroup(ctx context.Context, rdb *redis.Client, host Host, info redis.
 		}
 	}
 	g.Dead, g.Waiting = dead.Val(), waiting.Val()
-	if first := next.Val(); len(first) > 0 && !math.IsInf(first[0].Score, 1) {
+	if first := next.Val(); len(first) > 0 && first[0].Score < HeldBack {
 		due := fromScore(first[0].Score)
 		g.NextDue = &due
 	}

@@ -5,11 +5,11 @@
 -- ARGV  1 group, 2 owner, 3 gate ID, 4 lease in microseconds, 5 deaths that poison,
 --       6 journal retention in ms, 7 names of owners proven dead, each between spaces,
 --       8 all switches that may pause these alerts: fields of control, each between spaces,
---       then per alert 12: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
+--       then per alert 13: stream ID, nonce, floor (highest epoch the gate has seen, or 0),
 --       digest, deliveries that never reached a Begin, body ('' to resume only), SHA-1 of the delivered alert or '',
 --       switches of it, each between spaces, breakers of it (name, most, within in microseconds,
 --       each followed by a space), why its caller would not have it begun or '', body to park it with or '',
---       epoch of the entry that body was made from, 0 for none
+--       epoch of the entry that body was made from, 0 for none, score to park it with
 -- Reply per alert {verdict, epoch, n, text, body}:
 --       run      granted; nothing was stored of it, body = '': it is the one that was sent
 --       resume   granted, text = gate of the holders before ('*' if they had several), n = 1 if the last is
@@ -113,7 +113,7 @@ end
 
 local replies, writes, acks, journal, claims, parks = {}, {}, {}, {}, {}, {}
 for i = 5, #KEYS do
-  local a = 9 + (i - 5) * 12
+  local a = 9 + (i - 5) * 13
   local sid = here(ARGV[a], ARGV[a + 6])
   local nonce, floor, digest, deliveries, body = ARGV[a + 1], tonumber(ARGV[a + 2]), ARGV[a + 3], tonumber(ARGV[a + 4]), ARGV[a + 5]
   local entry = redis.call('GET', KEYS[i])
@@ -180,7 +180,7 @@ for i = 5, #KEYS do
       table.insert(writes, KEYS[i])
       table.insert(writes, string.format('waiting %.0f 0 %s %s 0 %.0f %.0f %s %s %s\n', epoch, owner, nonce, dups, deaths, digest, sid, gates) .. ARGV[a + 10])
       table.insert(journal, {id, 'park', epoch, from, why})
-      table.insert(parks, {id, sid})
+      table.insert(parks, {id, sid, ARGV[a + 12]})
     end
   end
   if verdict == 'run' or verdict == 'resume' then
@@ -213,7 +213,7 @@ for _, j in ipairs(journal) do
     'step', '', 'outcome', '', 'reason', j[5]) -- the fields of a record: Redis keeps the names of alike lines once
 end
 for _, p in ipairs(parks) do
-  redis.call('ZADD', KEYS[4], '+inf', p[1])
+  redis.call('ZADD', KEYS[4], p[3], p[1])
   if p[2] ~= '-' then redis.call('XACK', KEYS[1], group, p[2]) end
 end
 for name, b in pairs(breakers) do

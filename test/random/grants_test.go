@@ -128,7 +128,7 @@ func (m *machine) Free(t *rapid.T) {
 	by, lost := m.anybody(t), m.loseReply(t)
 	var got int
 	var err error
-	now := m.during(t, func() { _, got, err = by.ledger.Free(m.ctx, func(string) bool { return m.paused }, 0, 10) })
+	now := m.during(t, func() { got, err = by.ledger.Free(m.ctx, func(string) bool { return m.paused }, 10) })
 	want := m.free(now, by.name, 10, lost)
 	m.did(t, "free", "%s: %d", by.name, want)
 	m.tally["freed"] += want

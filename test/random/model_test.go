@@ -2,6 +2,7 @@ package random
 
 import (
 	"encoding/json"
+	"hash/fnv"
 	"math"
 	"slices"
 	"strings"
@@ -200,12 +201,19 @@ func (m *model) begin(now *moment, by replica, c ledger.Claim, delivery *alert, 
 	return m.granted(e, c.ID, ledger.Resume, prior, from)
 }
 
+// heldBack is where all that wait for the switch stand among the waiting.
+var heldBack = func() float64 {
+	h := fnv.New64a()
+	h.Write([]byte(ledger.HostSwitch))
+	return float64(stream.HeldBack + h.Sum64()>>16)
+}()
+
 // holdBack parks an alert inside Begin, until the switch is on again.
 func (m *model) holdBack(e *entry, c ledger.Claim, from string) answer {
 	e.body = text(*c.Park)
 	m.note(c.ID, "park", e.epoch, e.owner, "from", from, "reason", string(ledger.HostSwitch))
 	e.settle(m, ledger.Waiting)
-	m.waiting[c.ID] = math.Inf(1)
+	m.waiting[c.ID] = heldBack
 	return answer{verdict: ledger.ParkedNow, why: string(ledger.HostSwitch)}
 }
 
@@ -214,19 +222,13 @@ func (m *model) holdBack(e *entry, c ledger.Claim, from string) answer {
 func (m *model) free(now *moment, by string, n int, lost bool) (freed int) {
 	var ids []stream.AlertID
 	for id, due := range m.waiting {
-		if math.IsInf(due, 1) {
+		if due == heldBack && !m.paused {
 			ids = append(ids, id)
 		}
 	}
 	slices.Sort(ids)
 	for _, id := range ids[:min(n, len(ids))] {
-		e := m.entries[id]
-		held := false
-		e.edit(func(b *ledger.Body) { held = b.Parked == nil || b.Parked.For == "" })
-		if held || m.paused {
-			continue
-		}
-		m.again(now, id, e, by)
+		m.again(now, id, m.entries[id], by)
 		freed++
 	}
 	return freed
