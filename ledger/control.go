@@ -234,7 +234,7 @@ func Reserve(ctx context.Context, rdb redis.Cmdable, b Breaker, alerts []string)
 // for so long after it was first seen on this host. It says so of each alert; one that was
 // observed for that reason is so for whoever asks again.
 func (l *Ledger) Warm(ctx context.Context, playbook, hash string, matches int, during time.Duration, alert stream.AlertID) (bool, error) {
-	warm, err := warmScript.Run(ctx, l.rdb, []string{l.cfg.Host.ControlKey()}, playbook, hash, matches, during.Microseconds(), string(alert)).Int64Slice()
+	warm, err := warmScript.Run(ctx, l.rdb, []string{l.cfg.Host.ControlKey()}, string(l.cfg.Group)+"/"+playbook, hash, matches, during.Microseconds(), string(alert)).Int64Slice()
 	if err != nil || len(warm) != 1 {
 		return false, fmt.Errorf("warm-up of playbook %s: %w", playbook, err)
 	}

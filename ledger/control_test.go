@@ -107,3 +107,20 @@ func TestFree(t *testing.T) {
 		t.Errorf("%d still wait", n)
 	}
 }
+
+// A playbook of the same name that another kind of responder has does not begin a warm-up anew.
+func TestWarmUpOfEachGroup(t *testing.T) {
+	w := newWorld(t)
+	one := w.replica("a")
+	two := one.For("forensics", "b")
+	for i, want := range []bool{true, false, false} {
+		for hash, l := range map[string]*ledger.Ledger{"one": one, "two": two} {
+			if warm, err := l.Warm(w.ctx, "p", hash, 1, 0, stream.AlertID(fmt.Sprint("x-", i))); err != nil || warm != want {
+				t.Errorf("alert %d of %s: %v, %v", i, hash, warm, err)
+			}
+		}
+	}
+	if warm, err := one.Warm(w.ctx, "p", "changed", 1, 0, "x-0"); err != nil || !warm {
+		t.Errorf("changed: %v, %v", warm, err)
+	}
+}

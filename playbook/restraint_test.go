@@ -406,7 +406,7 @@ func TestWarmUp(t *testing.T) {
 			return false
 		}
 		_, body, err := ledger.ParseEntry(raw)
-		return err == nil && body.Steps[0].Outcome == "logged" && strings.HasPrefix(rdb.HGet(t.Context(), host.ControlKey(), "warm:note").Val(), playbookHash(t, book+"# changed\n"))
+		return err == nil && body.Steps[0].Outcome == "logged" && strings.HasPrefix(rdb.HGet(t.Context(), host.ControlKey(), "warm:other/note").Val(), playbookHash(t, book+"# changed\n"))
 	})
 	audited(t, rdb)
 }

@@ -2,11 +2,11 @@
 -- warm: ask whether a playbook is still warming up, and count an alert that it matches.
 --
 -- KEYS  1 control
--- ARGV  1 playbook, 2 its hash, 3 matches that it only observes, 4 how long it only observes in
+-- ARGV  1 GROUP/PLAYBOOK, 2 its hash, 3 matches that it only observes, 4 how long it only observes in
 --       microseconds, then the ID of each alert
 -- Reply per alert 1 it only observes this one, 0 it is through
 --
--- The field "warm:PLAYBOOK" has the hash, when it was first seen in microseconds, and the alerts that
+-- The field "warm:GROUP/PLAYBOOK" has the hash, when it was first seen in microseconds, and the alerts that
 -- were counted: those stay observed, whoever asks again.
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
