@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"riposte/playbook"
+	"riposte/stream/strict"
 )
 
 // reloadEvery is how often the files of a configuration are looked at. Looking beats being told: an
@@ -115,7 +117,7 @@ func (s *source) look() (string, error) {
 		return err.Error(), err
 	}
 	if !info.IsDir() {
-		return fingerprint(info), nil
+		return fingerprint(s.path, info), nil
 	}
 	entries, err := os.ReadDir(s.path)
 	if err != nil {
@@ -123,15 +125,23 @@ func (s *source) look() (string, error) {
 	}
 	var b strings.Builder
 	for _, e := range entries {
-		info, err := os.Stat(filepath.Join(s.path, e.Name())) // where a link leads to
+		file := filepath.Join(s.path, e.Name())
+		info, err := os.Stat(file) // where a link leads to
 		if err != nil {
 			return err.Error(), err
 		}
-		fmt.Fprintln(&b, e.Name(), fingerprint(info))
+		fmt.Fprintln(&b, e.Name(), fingerprint(file, info))
 	}
 	return b.String(), nil
 }
 
-func fingerprint(info os.FileInfo) string {
-	return fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+// fingerprint is also of what is in a file: in a package store all files are of one time, and
+// "enforce" is as long as "observe".
+func fingerprint(path string, info os.FileInfo) string {
+	mark := fmt.Sprint(info.Size(), info.ModTime().UnixNano())
+	if !info.Mode().IsRegular() || info.Size() > strict.MaxBytes {
+		return mark // none that is read
+	}
+	src, _ := os.ReadFile(path) // who has to read it will say why not
+	return fmt.Sprintf("%s %x", mark, sha256.Sum256(src))
 }
