@@ -3,7 +3,6 @@ package playbook
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"riposte/ledger"
 	"riposte/playbook/action"
@@ -47,7 +46,16 @@ func (r *Responder) park(ctx context.Context, g *ledger.Grant, i int, raw []byte
 		g.Body.Approval = a
 	}
 	if a.Until.IsZero() {
-		a.Until = time.Now().Add(a.Within).UTC()
+		err := r.insist(ctx, func(ctx context.Context) error {
+			now, err := r.rdb.Time(ctx).Result() // by it the ledger tells when it is due
+			if err == nil {
+				a.Until = now.Add(a.Within).UTC()
+			}
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
 	}
 	reason := clip(fmt.Sprintf("approval: %s/%s would %s", step.Playbook, step.Step, effect.Describe()), 500)
 	if err := r.insist(ctx, func(ctx context.Context) error { return r.ledger.Park(ctx, g, raw, a.Until, reason, unbegun) }); err != nil {
