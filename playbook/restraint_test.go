@@ -142,10 +142,17 @@ func TestBreaker(t *testing.T) {
 			for i := range 10 {
 				publish(t, rdb, fresh(fmt.Sprint("a-", i)))
 			}
-			waits(t, rdb, 7)
-			if n := lines(t, file); n != 3 {
-				t.Errorf("%d effects, want 3", n)
+			effects := func(n int) {
+				t.Helper()
+				until(t, "those that do not wait are through", func() bool {
+					return rdb.XPending(t.Context(), host.AlertsKey(), string(group)).Val().Count == 0
+				})
+				if got := lines(t, file); got != n {
+					t.Errorf("%d effects, want %d", got, n)
+				}
 			}
+			waits(t, rdb, 7)
+			effects(3)
 			told := 0
 			for _, m := range rdb.XRange(t.Context(), host.AlertsKey(), "-", "+").Val() {
 				if text, _ := m.Values["alert"].(string); strings.Contains(text, `"riposte-breaker"`) {
@@ -163,9 +170,7 @@ func TestBreaker(t *testing.T) {
 				t.Fatal(was, err)
 			}
 			waits(t, rdb, 4)
-			if n := lines(t, file); n != 6 {
-				t.Errorf("%d effects after the reset, want 6", n)
-			}
+			effects(6)
 			audited(t, rdb)
 		})
 	}
