@@ -35,8 +35,8 @@ const (
 	Blocked        Outcome = "blocked"         //
 	AlreadyBlocked Outcome = "already_blocked" // for at least as long as asked
 	Unblocked      Outcome = "unblocked"       // the block of an earlier step was lifted
-	Suspended      Outcome = "suspended"       // every thread was seen stopped
-	Resumed        Outcome = "resumed"         //
+	Suspended      Outcome = "suspended"       // seen not to run any more, by whomever
+	Resumed        Outcome = "resumed"         // a suspension was lifted; the reason says if another stands
 	Isolated       Outcome = "isolated"        // the host talks to nobody but those it must
 	Released       Outcome = "released"        //
 	Quarantined    Outcome = "quarantined"     // the file was moved into the vault

@@ -71,8 +71,13 @@ func targetOf(a *stream.Alert, seen Seen, target string) (Process, bool) {
 	}, true
 }
 
+// processTarget begins the name of what effects on a process take turns at.
+const processTarget = "process/"
+
+func (t Process) target() string { return fmt.Sprint(processTarget, t.PID) }
+
 // Targets implements Effect.
-func (t Process) Targets() []string { return []string{fmt.Sprintf("process/%d", t.PID)} }
+func (t Process) Targets() []string { return []string{t.target()} }
 
 // String is the process for a person: "PID 4711 (bash)".
 func (t Process) String() string {

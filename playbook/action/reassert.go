@@ -28,7 +28,8 @@ type survey func(ctx context.Context, what netip.Prefix) (standing, error)
 
 // Reassert puts back the blocks and the isolation that claims ask for and the firewall lacks, after a reboot say or when
 // somebody has flushed it, with the time that they have left; and forgets claims whose time is
-// over, once Env.Lapsed has told of them. A target that somebody else has in hand is left for the next time. What the guard
+// over, once Env.Lapsed has told of them, and those on processes that have gone: a suspension is
+// not put back. A target that somebody else has in hand is left for the next time. What the guard
 // protects by now is not put back, which is an error. restored is how many were put back.
 // Several may do so at once. Of env it needs Guard and, for an isolation, Reach.
 func Reassert(ctx context.Context, host Claimed, env Env) (restored int, err error) {
@@ -47,6 +48,12 @@ func Reassert(ctx context.Context, host Claimed, env Env) (restored int, err err
 			}
 			if err != nil {
 				errs = append(errs, fmt.Errorf("isolation of this host: %w", err))
+			}
+			continue
+		}
+		if strings.HasPrefix(target, processTarget) { // who was resumed by hand stays so
+			if err := forgetProcess(host, target, all[target]); err != nil {
+				errs = append(errs, fmt.Errorf("claims on a process, %s: %w", target, err))
 			}
 			continue
 		}

@@ -20,14 +20,25 @@ func (s *ResumeSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	if !ok {
 		return nil
 	}
-	return &ResumeProcess{p}
+	return &ResumeProcess{Process: p}
 }
 
 // Capabilities implements Spec.
 func (s *ResumeSpec) Capabilities(ownUID bool) []Capability { return toSignal(ownUID) }
 
-// ResumeProcess lets a stopped process go on.
-type ResumeProcess struct{ Process }
+// ResumeProcess lets a suspended process go on, whoever has suspended it; or takes back what one
+// step did to it, where Undo is set.
+type ResumeProcess struct {
+	Process
+	// Undo says that only the suspension of step Env.Undoes is taken back, and where that is not
+	// known those of this very alert.
+	Undo bool `json:"undo,omitempty"`
+}
 
 // Describe implements Effect.
-func (r *ResumeProcess) Describe() string { return "resume " + r.Process.String() }
+func (r *ResumeProcess) Describe() string {
+	if r.Undo {
+		return "take back the suspension of " + r.Process.String()
+	}
+	return "resume " + r.Process.String()
+}

@@ -26,8 +26,8 @@ func (s *SuspendSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 // Capabilities implements Spec.
 func (s *SuspendSpec) Capabilities(ownUID bool) []Capability { return toSignal(ownUID) }
 
-// SuspendProcess stops all threads of one process, and leaves it there to be looked at,
-// ended or resumed.
+// SuspendProcess keeps one process from running, and leaves it there to be looked at, ended or
+// resumed.
 type SuspendProcess struct{ Process }
 
 var _ Reversible = (*SuspendProcess)(nil)
@@ -35,7 +35,8 @@ var _ Reversible = (*SuspendProcess)(nil)
 // Describe implements Effect.
 func (s *SuspendProcess) Describe() string { return "suspend " + s.Process.String() }
 
-// Undo implements Reversible.
+// Undo implements Reversible: it takes back this step's claim, and the suspension where no other
+// step asks for it.
 func (s *SuspendProcess) Undo() (string, Effect) {
-	return "resume_process", &ResumeProcess{s.Process}
+	return "resume_process", &ResumeProcess{Process: s.Process, Undo: true}
 }

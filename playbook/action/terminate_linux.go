@@ -51,6 +51,7 @@ func (t *TerminateProcess) Apply(ctx context.Context, env Env) (Receipt, error) 
 	if err != nil {
 		return Receipt{}, fmt.Errorf("%s: %w", t.Describe(), err)
 	}
+	_ = forget(env.Claims, t.target()) // it has gone all the same; Reassert tries again
 	return r, nil
 }
 
@@ -117,12 +118,12 @@ func (t *TerminateProcess) end(ctx context.Context, target pidfd) (Receipt, erro
 	return t.receipt(Killed, "outlived SIGTERM by the grace of %s; exited %s after it, by SIGKILL", t.Grace, since(begun)), nil
 }
 
-// stopped says that a signal keeps the process, which is pid here, from running, as
-// suspend_process does: then SIGTERM waits too. Were the process resumed to take it, it would
+// stopped says that a signal or the freezer keeps the process, which is pid here, from running,
+// as suspend_process does: then SIGTERM waits too. Were the process resumed to take it, it would
 // run on until it does. What cannot be read is taken for running.
 func (fd pidfd) stopped(pid int) bool {
-	if st, err := proc.ReadStat(pid); err != nil || st.State != 'T' && !st.Zombie() {
-		return false // one look at one thread is all that most processes need
+	if st, err := proc.ReadStat(pid); err != nil || st.State != 'T' && !st.Zombie() && !frozen(pid) {
+		return false // no look at all of its threads is needed
 	}
 	now, gone, err := fd.threads(pid)
 	return err == nil && !gone && now.still() && now.traced == 0

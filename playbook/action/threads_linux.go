@@ -19,16 +19,19 @@ const stopWait = 5 * time.Second
 
 // threads counts those of a process that have not exited, by what they do.
 type threads struct {
-	stopped int // by a signal (state T)
-	traced  int // held by a debugger (state t), which alone can let them go
-	waiting int // in uninterruptible sleep (state D), where no signal reaches them
-	running int // or about to
+	stopped int  // by a signal (state T)
+	traced  int  // held by a debugger (state t), which alone can let them go
+	waiting int  // in uninterruptible sleep (state D), where no signal reaches them
+	running int  // or about to
+	frozen  bool // by its control group, whatever else they do: state S, mostly
 }
 
 func (t threads) held() int { return t.stopped + t.traced }
 
 // still says that no thread runs, nor will, before somebody lets it.
-func (t threads) still() bool { return t.held() > 0 && t.waiting == 0 && t.running == 0 }
+func (t threads) still() bool {
+	return t.frozen || t.held() > 0 && t.waiting == 0 && t.running == 0
+}
 
 // count sorts a thread in.
 func (t *threads) count(state byte) {
@@ -74,6 +77,7 @@ func readThreads(pid int) (threads, error) {
 // none any more.
 func (fd pidfd) threads(pid int) (now threads, gone bool, err error) {
 	now, err = readThreads(pid)
+	now.frozen = err == nil && !now.still() && frozen(pid)
 	if gone, err2 := fd.exited(0); gone || err2 != nil {
 		return threads{}, gone, err2
 	}
@@ -94,13 +98,21 @@ func (fd pidfd) settle(ctx context.Context, pid int, within time.Duration, want 
 			return now, gone, err
 		}
 		if cut != nil {
-			return now, false, fmt.Errorf("%w, but %d of its threads are stopped, %d held by a debugger, %d in uninterruptible sleep (state D in ps), %d running",
-				cut, now.stopped, now.traced, now.waiting, now.running)
+			return now, false, fmt.Errorf("%w, but %s", cut, now.words())
 		}
 		if _, err := fd.exited(pause); err != nil { // a pause that an exit ends
 			return now, false, err
 		}
 	}
+}
+
+// words say what was seen where that is not what was wanted.
+func (t threads) words() string {
+	if t.frozen {
+		return "it is frozen by its control group, or by one above that; write 0 to cgroup.freeze there if nobody else does"
+	}
+	return fmt.Sprintf("%d of its threads are stopped, %d held by a debugger, %d in uninterruptible sleep (state D in ps), %d running",
+		t.stopped, t.traced, t.waiting, t.running)
 }
 
 // stop stops the process and waits until no thread runs.

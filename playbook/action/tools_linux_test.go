@@ -184,3 +184,25 @@ func FuzzElement(f *testing.F) {
 		}
 	})
 }
+
+func TestGroupMount(t *testing.T) {
+	for text, want := range map[string]string{
+		"35 24 0:30 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n":                               "/sys/fs/cgroup",
+		"30 22 0:27 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n40 30 0:37 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n": "/sys/fs/cgroup/unified",
+		`40 30 0:37 / /a\040b rw - cgroup2 cgroup2 rw`:                                                                   "/a b",
+		"40 30 0:37 /docker/x /sys/fs/cgroup rw - cgroup2 c rw\n":                                                        "", // a part of it
+		"40 30 0:37 /../.. /sys/fs/cgroup rw - cgroup2 c rw\n":                                                           "", // of another namespace's
+		"33 30 0:33 / /sys/fs/cgroup/freezer rw - cgroup c rw\n":                                                         "",
+		"":                "",
+		"1 2 - cgroup2 x": "",
+	} {
+		if got, ok := parseGroupMount(text); got != want || ok != (want != "") {
+			t.Errorf("%q: got %q, %t; want %q", text, got, ok, want)
+		}
+	}
+	for _, path := range []string{"", "/", "/..", "/../x", "x", "//", "/.", "/no such group"} {
+		if g, err := openGroup(path); err == nil {
+			t.Errorf("%q was opened: %+v", path, g)
+		}
+	}
+}

@@ -92,6 +92,43 @@ func KernelThread(t testing.TB) int {
 	return 0
 }
 
+// ControlGroups needs control groups of version 2 that can be written, and returns a folder of
+// the test's own among them. It is removed when the test ends, with those that the test has
+// made below it: by then nobody may be in them.
+func ControlGroups(t testing.TB) string {
+	t.Helper()
+	Linux(t)
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(raw)) {
+		head, tail, _ := strings.Cut(line, " - ")
+		f := strings.Fields(head)
+		if len(f) < 5 || f[3] != "/" || !strings.HasPrefix(tail, "cgroup2 ") {
+			continue
+		}
+		dir, err := os.MkdirTemp(f[4], "riposte-test-")
+		if err != nil {
+			missing(t, "control groups of version 2 that it may make: "+err.Error())
+		}
+		t.Cleanup(func() {
+			below, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs"))
+			for _, file := range below {
+				if err := os.Remove(filepath.Dir(file)); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := os.Remove(dir); err != nil {
+				t.Error(err)
+			}
+		})
+		return dir
+	}
+	missing(t, "control groups of version 2, which are not mounted here")
+	return ""
+}
+
 func missing(t testing.TB, what string) {
 	t.Helper()
 	if All() {
