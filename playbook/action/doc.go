@@ -21,16 +21,31 @@
 //
 // # suspend_process and resume_process
 //
-// The process is held by a pidfd and checked as for terminate_process, and stopped by
-// SIGSTOP, through the pidfd. It is suspended when every thread of it was seen stopped, by
-// whomever: so a process that somebody else had stopped is in place, and the undo resumes it
-// all the same. resume_process sends SIGCONT and is in place where no thread is stopped. A
-// process that has gone is already_gone for both.
+// The process is held by a pidfd and checked as for terminate_process. Where it is alone in a
+// control group of version 2, with none below it, that group is frozen, as a whole and for good:
+// no signal but SIGKILL gets through, and what the process starts meanwhile is frozen with it.
+// The group is opened once and then looked at, frozen and looked at again: it is thawed where
+// anybody else was put into it, or somebody protected. Everywhere else, and where the groups
+// cannot be seen or written, as in most containers, the process gets SIGSTOP, through the pidfd.
+// Then what it has started runs on.
 //
+// It is suspended when its group was seen frozen, or every thread of it stopped, by whomever.
 // SIGSTOP cannot be caught, but whoever may signal the process may resume it: a companion of
-// the same user, or its debugger, to whom a reason points. Two alerts that suspend one
-// process do not count: the first resume_process lets it go. The freezer of control groups
-// is not used. What the process has started runs on.
+// the same user, or its debugger, to whom a reason points. Whoever may write to its control
+// group, as the owner of a session may, can thaw that.
+//
+// Each step that suspends a process has a claim on it. The claim says what was done, SIGSTOP or
+// the freezer, and is written down before that; it counts once the process was seen suspended.
+// So a crash leaves nothing, or what a successor takes for its own. Where nothing had to be done
+// the claim says so: what somebody else has suspended stays so when the step is undone. An undo
+// drops its own claim, leaves to another what is to be taken back later, and takes it back where
+// there is no other. resume_process by itself takes back all of it, whoever did it, and drops
+// every claim; only a group that holds others stays frozen, and fails it.
+//
+// A suspension is not put back: who resumes a process by hand has decided. Its claims go with the
+// process, and then its group is thawed, for the next one to come into it: at the end of
+// terminate_process, or when Reassert finds the process gone. They are void after a reboot, and for
+// another process that has the PID. What has gone is already_gone.
 //
 // # terminate_process
 //
@@ -40,8 +55,8 @@
 // proves that all of this was read of it and not of a successor; only then is it signalled,
 // through the pidfd and never by number. Whether it has gone is likewise read from the
 // pidfd alone: it becomes readable when the last thread exits, for zombies too. A process
-// that is stopped, by suspend_process say, is given no grace: SIGTERM would reach it only
-// when it runs again.
+// that is stopped or frozen, by suspend_process say, is given no grace: SIGTERM would reach it
+// only when it runs again. SIGKILL needs no thaw.
 //
 // The init of a PID namespace, such as a container has, takes all that are in there with it: it is
 // left alone where one of them is protected.

@@ -112,11 +112,11 @@ func wants(t *testing.T, reason, part string) {
 // onPut are claims whose writer is kept waiting before one is put down.
 type onPut struct {
 	action.Claims
-	do func()
+	do func(action.Claim)
 }
 
 func (p onPut) Put(target string, c action.Claim) error {
-	p.do()
+	p.do(c)
 	return p.Claims.Put(target, c)
 }
 
@@ -140,10 +140,10 @@ func forker(t *testing.T) (v victim, fork io.Closer) {
 }
 
 func TestFreeze(t *testing.T) {
+	dir := need.ControlGroups(t)
 	if !inside(t) {
 		return
 	}
-	dir := need.ControlGroups(t)
 	t.Run("own group", func(t *testing.T) {
 		g, s := newGroup(t, dir, "own"), newSite(t)
 		v := g.take(threaded(t))
@@ -162,9 +162,21 @@ func TestFreeze(t *testing.T) {
 		}
 	})
 	t.Run("no group of its own", func(t *testing.T) {
+		// Nobody else is frozen, not even for a moment.
+		signalled := func(s *site, v victim) {
+			t.Helper()
+			s.inside(v.suspend(), "a", func(env action.Env) {
+				env.Claims = onPut{env.Claims, func(c action.Claim) {
+					if strings.Contains(string(c.Detail), "frozen") {
+						t.Errorf("it was to be frozen: %s", c.Detail)
+					}
+				}}
+				wants(t, apply(t, v.suspend(), env).Reason, "after SIGSTOP")
+			})
+		}
 		g, s := newGroup(t, dir, "shared"), newSite(t)
 		v, other := g.take(sleeper(t)), g.take(sleeper(t))
-		wants(t, s.suspends(v, "a"), "after SIGSTOP")
+		signalled(s, v)
 		g.is(false)
 		if v.states() != "T" || other.states() == "T" {
 			t.Errorf("states %s, and of the other %s", v.states(), other.states())
@@ -174,7 +186,7 @@ func TestFreeze(t *testing.T) {
 		parent := newGroup(t, dir, "parent")
 		parent.take(v)
 		below := newGroup(t, parent.dir, "below")
-		wants(t, s.suspends(v, "a"), "after SIGSTOP")
+		signalled(s, v)
 		parent.is(false)
 		s.takeBack(v, "a")
 		if err := os.Remove(below.dir); err != nil {
@@ -185,7 +197,7 @@ func TestFreeze(t *testing.T) {
 		own.take(v)
 		mount := filepath.Dir(dir)
 		command(t, "mount", "-o", "remount,bind,ro", mount)
-		wants(t, s.suspends(v, "a"), "after SIGSTOP")
+		signalled(s, v)
 		command(t, "mount", "-o", "remount,bind,rw", mount)
 		own.is(false)
 		s.takeBack(v, "a")
@@ -203,7 +215,7 @@ func TestFreeze(t *testing.T) {
 			other := sleeper(t)
 			child := -1
 			s.inside(v.suspend(), "a", func(env action.Env) {
-				env.Claims = onPut{env.Claims, func() {
+				env.Claims = onPut{env.Claims, func(action.Claim) {
 					if fork.Close(); c.stranger && child < 0 {
 						g.take(other)
 					}
@@ -327,10 +339,10 @@ func TestFreeze(t *testing.T) {
 
 // TestSuspendClaims has two alerts suspend one process, by the freezer and by SIGSTOP.
 func TestSuspendClaims(t *testing.T) {
+	dir := need.ControlGroups(t)
 	if !inside(t) {
 		return
 	}
-	dir := need.ControlGroups(t)
 	for _, how := range []string{"freezer", "SIGSTOP"} {
 		made := func(t *testing.T) victim {
 			v := threaded(t)
@@ -488,10 +500,10 @@ func TestFreezeKilled(t *testing.T) {
 		})
 		t.Fatal("it has survived")
 	}
+	groups := need.ControlGroups(t)
 	if !inside(t) {
 		return
 	}
-	groups := need.ControlGroups(t)
 	for at, frozen := range map[string]bool{"claimed": false, "frozen": true} {
 		for _, joined := range []bool{false, true} {
 			name := at + map[bool]string{true: "-joined"}[joined]
