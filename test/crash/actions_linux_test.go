@@ -131,7 +131,7 @@ func (w *world) act(t *testing.T, host, boundary string, d deed) sentence {
 	}
 	s := w.scene(t, host, classes[1], longLease, unhurried)
 	sub := d.on(s, w)
-	s.book(d.step(s, sub), s.after())
+	s.book(act(s, d.action, sub.with), s.after())
 	victim := s.start(boundary + ":stop")
 	s.publishAbout(alertID, sub.about)
 	s.succeeded(victim)
@@ -170,16 +170,7 @@ func (w *world) takeBack(t *testing.T, host, boundary string, d deed) sentence {
 	if d.alone {
 		defer w.alone(t)()
 	}
-	s := w.scene(t, host, classes[1], longLease, unhurried)
-	sub := d.on(s, w)
-	s.book(d.step(s, sub))
-	first := s.start("")
-	s.publishAbout(alertID, sub.about)
-	s.rest(alertID)
-	first.stop(t)
-	if wrong := sub.done(); wrong != "" {
-		t.Fatalf("nothing to take back: %s", wrong)
-	}
+	s, sub := w.doneBefore(t, host, d)
 	victim := s.start(boundary + ":stop")
 	s.revert(alertID)
 	s.succeeded(victim)
@@ -199,13 +190,57 @@ func (w *world) takeBack(t *testing.T, host, boundary string, d deed) sentence {
 	return found
 }
 
-// step is the deed as a step of a playbook.
-func (d deed) step(s *scene, sub subject) string {
-	with := sub.with
+// lifted is the alert about which a deed is taken back by a step of its own.
+const lifted = stream.AlertID("lifted")
+
+// lift stops the replica that takes a deed back by a step of its own, about another alert.
+func (w *world) lift(t *testing.T, host, boundary string, d deed) sentence {
+	if d.alone {
+		defer w.alone(t)()
+	}
+	s, sub := w.doneBefore(t, host, d)
+	s.book(act(s, d.undoes, sub.lift), s.after())
+	victim := s.start(boundary + ":stop")
+	s.publishAbout(lifted, sub.about)
+	s.succeeded(victim)
+	s.rest(alertID, lifted)
+	if wrong := sub.undone(); wrong != "" {
+		t.Errorf("not taken back: %s", wrong)
+	}
+	found, begun := s.sentence(alertID, lifted), 1
+	if p := places[boundary]; p.begun && !p.applied {
+		begun = 2
+	}
+	found.expect(t, s.key("act"), string(d.outcome), 1)
+	found.expect(t, s.keyOf(lifted, "act"), string(d.undone), begun)
+	if n := count(t, s.afterFile(), s.keyOf(lifted, "after")); n != 1 {
+		t.Errorf("the step after it happened %d times", n)
+	}
+	return found
+}
+
+// doneBefore is a scene in which a deed is done, and nobody is left.
+func (w *world) doneBefore(t *testing.T, host string, d deed) (*scene, subject) {
+	t.Helper()
+	s := w.scene(t, host, classes[1], longLease, unhurried)
+	sub := d.on(s, w)
+	s.book(act(s, d.action, sub.with))
+	first := s.start("")
+	s.publishAbout(alertID, sub.about)
+	s.rest(alertID)
+	first.stop(t)
+	if wrong := sub.done(); wrong != "" {
+		t.Fatalf("nothing to take back: %s", wrong)
+	}
+	return s, sub
+}
+
+// act is the step of a playbook that all is about.
+func act(s *scene, action, with string) string {
 	if with == "" {
 		with = "{}"
 	}
-	return fmt.Sprintf("{name: act, action: %s, with: %s, timeout: %v}", d.action, with, s.timeout)
+	return fmt.Sprintf("{name: act, action: %s, with: %s, timeout: %v}", action, with, s.timeout)
 }
 
 // expect compares a step with what it was to be.
@@ -264,8 +299,8 @@ func (d *docket) report(t *testing.T, want int, rows, columns []string) {
 }
 
 // TestActions kills a replica at each moment of each action, and of each that can be undone at
-// each moment of the undo, beside a peer. What was to be is seen from outside: once, or as it
-// was before.
+// each moment of the undo, and of the action that takes it back by itself, beside a peer. What
+// was to be is seen from outside: once, or as it was before.
 func TestActions(t *testing.T) {
 	t.Parallel()
 	w := enterWorld(t)
@@ -281,39 +316,42 @@ func TestActions(t *testing.T) {
 	}
 	var found docket
 	var cases []func()
-	var rows []string
+	var rows, undone, lifts []string
+	add := func(name, boundary, step string, id stream.AlertID, run func(*testing.T, string) sentence) {
+		host := fmt.Sprintf("a%d", len(cases))
+		cases = append(cases, func() {
+			t.Run(name+"/"+boundary, func(t *testing.T) {
+				out := run(t, host)
+				found.enter(name, boundary, out.outcomes[key(host, id, step)], out)
+			})
+		})
+	}
 	for _, boundary := range moments {
 		for _, d := range deeds {
-			host := fmt.Sprintf("a%d", len(cases))
-			cases = append(cases, func() {
-				t.Run(d.action+"/"+boundary, func(t *testing.T) {
-					out := w.act(t, host, boundary, d)
-					found.enter(d.action, boundary, out.outcomes[key(host, "act")], out)
-				})
-			})
+			add(d.name(), boundary, "act", alertID, func(t *testing.T, host string) sentence { return w.act(t, host, boundary, d) })
 			if d.undoes == "" {
 				continue
 			}
-			cases = append(cases, func() {
-				t.Run("undo "+d.action+"/"+boundary, func(t *testing.T) {
-					out := w.takeBack(t, host+"u", boundary, d)
-					found.enter("undo "+d.action, boundary, out.outcomes[key(host+"u", "act~undo")], out)
-				})
-			})
+			add("undo "+d.name(), boundary, "act~undo", alertID, func(t *testing.T, host string) sentence { return w.takeBack(t, host, boundary, d) })
+			if d.by != "" {
+				continue // what takes it back by itself is the same
+			}
+			add(d.undoes, boundary, "act", lifted, func(t *testing.T, host string) sentence { return w.lift(t, host, boundary, d) })
 		}
 	}
 	for _, d := range deeds {
-		rows = append(rows, d.action)
-	}
-	for _, d := range deeds {
+		rows = append(rows, d.name())
 		if d.undoes != "" {
-			rows = append(rows, "undo "+d.action)
+			undone = append(undone, "undo "+d.name())
+		}
+		if d.undoes != "" && d.by == "" {
+			lifts = append(lifts, d.undoes)
 		}
 	}
 	together(cases)
-	found.report(t, len(cases), rows, moments)
+	found.report(t, len(cases), slices.Concat(rows, undone, lifts), moments)
 }
 
-func key(host, step string) string {
-	return stream.StepKey(stream.Host(host), stream.DefaultGroup, alertID, bookName, step)
+func key(host string, id stream.AlertID, step string) string {
+	return stream.StepKey(stream.Host(host), stream.DefaultGroup, id, bookName, step)
 }

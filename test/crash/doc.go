@@ -21,8 +21,8 @@
 //
 // The classes stand for all actions there, each by one whose effects can be counted. Every
 // other action that a playbook has, and every undo of one, goes through the worst of the
-// faults as well: the replica is killed at each boundary from the grant to the record, with a
-// peer beside it. These cases have namespaces of their own, because they really block,
+// faults as well, and so does each action that takes another one back, as a step of its own: the
+// replica is killed at each boundary from the grant to the record, with a peer beside it. These cases have namespaces of their own, because they really block,
 // isolate and quarantine, and each looks from outside whether that was done, once, or is as
 // it was before: at the processes, the firewall, the files, the vault, the archive, and at
 // what a web server was told. A replica is killed in the middle of each effect as well, some

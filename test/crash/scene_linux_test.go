@@ -91,8 +91,10 @@ func (s *scene) traceFile() string  { return filepath.Join(s.dir, "trace") }
 func (s *scene) runtimeDir() string { return filepath.Join(s.dir, "run") }
 func (s *scene) stateDir() string   { return filepath.Join(s.dir, "state") }
 
-func (s *scene) key(step string) string {
-	return stream.StepKey(s.host, stream.DefaultGroup, alertID, bookName, step)
+func (s *scene) key(step string) string { return s.keyOf(alertID, step) }
+
+func (s *scene) keyOf(id stream.AlertID, step string) string {
+	return stream.StepKey(s.host, stream.DefaultGroup, id, bookName, step)
 }
 
 // start starts a replica and waits until it is at work; with crash it will stop at a

@@ -3,6 +3,7 @@ package crash
 import (
 	"archive/tar"
 	"compress/gzip"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,6 +33,7 @@ import (
 // deed is one action of a playbook, and what is to become of it.
 type deed struct {
 	action  string
+	by      string // where there are several ways to do it
 	on      func(*scene, *world) subject
 	outcome action.Outcome
 	again   action.Outcome // where the effect was in place, and its receipt did not say so
@@ -44,6 +46,7 @@ type deed struct {
 var deeds = []deed{
 	{action: "terminate_process", on: onTree, outcome: action.Killed, again: action.AlreadyGone},
 	{action: "suspend_process", on: onProcess, outcome: action.Suspended, again: action.Suspended, undoes: "resume_process", undone: action.Resumed},
+	{action: "suspend_process", by: "freezer", on: onGroup, outcome: action.Suspended, again: action.Suspended, undoes: "resume_process", undone: action.Resumed},
 	{action: "block_ip", on: onAddress, outcome: action.Blocked, again: action.Blocked, undoes: "unblock_ip", undone: action.Unblocked},
 	{action: "isolate_host", on: onHost, outcome: action.Isolated, again: action.Isolated, undoes: "release_host", undone: action.Released, alone: true},
 	{action: "quarantine_file", on: onFile, outcome: action.Quarantined, again: action.Quarantined, undoes: "restore_file", undone: action.Restored},
@@ -51,9 +54,18 @@ var deeds = []deed{
 	{action: "notify", on: onWebhook, outcome: action.Notified, again: action.Notified, repeats: true},
 }
 
+// name is that of a deed's cases.
+func (d deed) name() string {
+	if d.by != "" {
+		return d.action + " by " + d.by
+	}
+	return d.action
+}
+
 // subject is what a deed acts on in one case, and how that looks from outside.
 type subject struct {
 	with  string // parameters of the step
+	lift  string // and of one that takes it back by itself
 	about *decoy // whom the alert is about; nil: nobody
 	// done says what keeps the effect from being in place, once; empty: nothing. undone says the
 	// same of its being taken back.
@@ -68,6 +80,7 @@ type world struct {
 	mu    sync.Mutex
 	posts map[string][]string // bodies, by their Idempotency-Key
 
+	groups    string     // folder of control groups
 	host      sync.Mutex // held by a case that acts on all of the host
 	addresses atomic.Int32
 }
@@ -80,6 +93,7 @@ func enterWorld(t *testing.T) *world {
 	need.Binary(t, "redis-server")
 	need.Binary(t, "nft")
 	binary := build.Riposte(t, "riposte_crashpoints")
+	groups := need.ControlGroups(t)
 	if !namespace.Enter(t) {
 		return nil
 	}
@@ -94,7 +108,7 @@ func enterWorld(t *testing.T) *world {
 		}
 	}
 	server := redistest.Start(t)
-	w := &world{staging: staging{binary, server.URL, server.Client()}, posts: map[string][]string{}}
+	w := &world{staging: staging{binary, server.URL, server.Client()}, posts: map[string][]string{}, groups: groups}
 	w.hook = httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -257,10 +271,38 @@ func onProcess(s *scene, _ *world) subject {
 	return subject{about: d, done: state("T"), undone: state("SR")}
 }
 
+// onGroup is about a process in a control group of its own.
+func onGroup(s *scene, w *world) subject {
+	dir := filepath.Join(w.groups, string(s.host))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	sub := onProcess(s, w)
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, sub.about.pid), 0); err != nil {
+		s.t.Fatal(err)
+	}
+	running := sub.undone
+	frozen := func(want string) string {
+		raw, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		if !strings.Contains(string(raw), "frozen "+want+"\n") {
+			return fmt.Sprintf("of its control group %q, %v", raw, err)
+		}
+		return running() // no SIGSTOP
+	}
+	s.t.Cleanup(func() { // before it is waited for
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte("0"), 0); err != nil {
+			s.t.Error(err)
+		}
+	})
+	sub.done, sub.undone = func() string { return frozen("1") }, func() string { return frozen("0") }
+	return sub
+}
+
 func onAddress(s *scene, w *world) subject {
 	address := w.address("198.51.100")
 	return subject{
 		with: fmt.Sprintf("{address: %s, ttl: 1h}", address),
+		lift: fmt.Sprintf("{address: %s}", address),
 		done: func() string {
 			all := blocks(s.t, address)
 			if len(all) != 1 || all[0].Comment != string(alertID) || all[0].Timeout != 3600 || all[0].Expires < 3000 {
@@ -328,6 +370,7 @@ func onFile(s *scene, _ *world) subject {
 	}
 	return subject{
 		with: fmt.Sprintf("{path: %q}", file),
+		lift: fmt.Sprintf("{path: %q, entry: '%x'}", file, sha256.Sum256([]byte(s.key("act")))), // whatever the alert
 		done: func() string {
 			if _, err := os.Lstat(file); !os.IsNotExist(err) {
 				return fmt.Sprintf("the file is at its path: %v", err)
