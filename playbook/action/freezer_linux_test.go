@@ -443,6 +443,26 @@ func TestSuspendClaims(t *testing.T) {
 		}
 		wants(t, s.takeBack(v, "a").Reason, "was not suspended")
 	})
+	t.Run("one that does not count", func(t *testing.T) {
+		// Its step has died, or ended otherwise.
+		v, s := threaded(t), newSite(t)
+		s.suspends(v, "a")
+		s.inside(v.suspend(), "b", func(env action.Env) {
+			list, err := env.Claims.List(v.suspend().Targets()[0])
+			if err != nil || len(list) != 1 {
+				t.Fatal(list, err)
+			}
+			c := list[0]
+			c.Key, c.AlertID, c.Begun = env.Key, "b", true
+			if err := env.Claims.Put(v.suspend().Targets()[0], c); err != nil {
+				t.Fatal(err)
+			}
+		})
+		s.takeBack(v, "a")
+		if got := s.claimers(v); got != "b?" || v.states() == "T" {
+			t.Errorf("claims of %q, states %s", got, v.states())
+		}
+	})
 	t.Run("other processes", func(t *testing.T) {
 		v, s := threaded(t), newSite(t)
 		s.suspends(v, "a")
