@@ -171,7 +171,7 @@ func TestSuspend(t *testing.T) {
 		if r := apply(t, v.suspend(), floor()); r.Outcome != action.Suspended || !strings.Contains(r.Reason, "by a debugger") {
 			t.Errorf("got %v", r)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		defer cancel()
 		r, err := takenBack(t, v.suspend(), "resume_process").Apply(ctx, floor())
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "1 held by a debugger") {
