@@ -68,12 +68,17 @@ func (g group) is(frozen bool) {
 	}
 }
 
+// allowed is a guard of today, which protects what was suspended yesterday.
+type allowed struct{ action.Guard }
+
+func (allowed) Process(proc.Stat) error { return action.Refuse("it is on the allow-list") }
+
 // takeBack undoes the suspension of an alert.
 func (s *site) takeBack(v victim, alert string) (r action.Receipt) {
 	s.t.Helper()
 	e := takenBack(s.t, v.suspend(), "resume_process")
 	s.insideStep(e, alert, stepOf(alert)+"~undo", func(env action.Env) {
-		env.Undoes = stepOf(alert)
+		env.Undoes, env.Guard = stepOf(alert), allowed{env.Guard}
 		s.check(e, env, action.Resumed)
 		if r, _, _ = e.Probe(s.t.Context(), env); r.Outcome != action.Resumed {
 			s.t.Errorf("probe: %v", r)

@@ -12,7 +12,7 @@ import (
 
 // Probe implements Effect.
 func (r *ResumeProcess) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
-	target, gone, err := r.hold(ctx, env)
+	target, gone, err := r.held(ctx, env)
 	if err != nil {
 		return Receipt{}, false, err
 	}
@@ -21,6 +21,15 @@ func (r *ResumeProcess) Probe(ctx context.Context, env Env) (Receipt, bool, erro
 	}
 	defer target.close()
 	return r.look(env, target)
+}
+
+// held holds on to the process. An undo takes back what Riposte itself has done to it, and the
+// guard has no say in that: it may be on the allow-list by now, which is why it is undone.
+func (r *ResumeProcess) held(ctx context.Context, env Env) (target pidfd, gone bool, err error) {
+	if r.Undo {
+		return r.Process.look(ctx, env)
+	}
+	return r.hold(ctx, env)
 }
 
 // look says whether the process goes about its business, or nothing is left of the step that
@@ -82,7 +91,7 @@ func (r *ResumeProcess) stays(rest []suspender) Receipt {
 
 // Apply implements Effect.
 func (r *ResumeProcess) Apply(ctx context.Context, env Env) (Receipt, error) {
-	target, gone, err := r.hold(ctx, env)
+	target, gone, err := r.held(ctx, env)
 	if err != nil {
 		return Receipt{}, err
 	}
