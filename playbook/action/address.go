@@ -105,22 +105,50 @@ func parseAll(address string, more []string) ([]netip.Prefix, error) {
 	return all, nil
 }
 
+// coverOf is the broadest network that may be blocked with an address or network in it. Networks
+// have one another in them or nothing in common, so whatever overlaps has one cover.
+func coverOf(what netip.Prefix) netip.Prefix {
+	bits := broadest6
+	if what.Addr().Is4() {
+		bits = broadest4
+	}
+	return netip.PrefixFrom(what.Addr(), bits).Masked()
+}
+
+// blockTarget is what blocks take turns at that may overlap.
+func blockTarget(what netip.Prefix) string { return addressTarget + coverOf(what).String() }
+
+// byTarget parts addresses and networks by their targets.
+func byTarget(all []netip.Prefix) (parts [][]netip.Prefix) {
+	for _, what := range all {
+		i := slices.IndexFunc(parts, func(p []netip.Prefix) bool { return coverOf(p[0]) == coverOf(what) })
+		if i < 0 {
+			i, parts = len(parts), append(parts, nil)
+		}
+		parts[i] = append(parts[i], what)
+	}
+	return parts
+}
+
 // addressTargets are what effects on addresses take turns at. What cannot be parsed is refused
 // later, by all who name it.
 func addressTargets(address string, more []string) (targets []string) {
-	if address != "" || len(more) == 0 {
-		if addr, err := parseAddress(address); err == nil {
-			address = addr.String()
+	add := func(what netip.Prefix, err error, text string) {
+		target := addressTarget + text
+		if err == nil {
+			target = blockTarget(what)
 		}
-		targets = append(targets, addressTarget+address)
+		if !slices.Contains(targets, target) {
+			targets = append(targets, target)
+		}
+	}
+	if address != "" || len(more) == 0 {
+		addr, err := parseAddress(address)
+		add(netip.PrefixFrom(addr, addr.BitLen()), err, address)
 	}
 	for _, s := range more {
-		if what, err := parseNetwork(s); err == nil {
-			s = text(what)
-		}
-		if !slices.Contains(targets, addressTarget+s) {
-			targets = append(targets, addressTarget+s)
-		}
+		what, err := parseNetwork(s)
+		add(what, err, s)
 	}
 	return targets
 }

@@ -2,8 +2,8 @@ package action
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -20,8 +20,8 @@ const (
 	Netsh    = "netsh"    // Windows; rules stand until they are removed by hand
 )
 
-// What blocks take turns at: the addresses, and a firewall in which a change takes several
-// calls.
+// What blocks take turns at: the addresses, see blockTarget, and a firewall in which a change
+// takes several calls.
 const (
 	addressTarget  = "address/"
 	firewallTarget = "firewall/iptables"
@@ -116,7 +116,7 @@ type BlockIP struct {
 	Backend   string   `json:"backend"`
 }
 
-// Targets implements Effect. Two blocks of one address take turns; those of iptables all
+// Targets implements Effect. Two blocks that may overlap take turns; those of iptables all
 // do, since a change of theirs takes several calls.
 func (b *BlockIP) Targets() []string {
 	targets := addressTargets(b.Address, b.Addresses)
@@ -145,27 +145,35 @@ func (b *BlockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
 		return Receipt{}, false, err
 	}
 	var seen []Receipt
-	for _, what := range all {
-		r, inPlace, err := b.stands(ctx, env, fw, what)
-		if err != nil || !inPlace {
+	for _, nets := range byTarget(all) {
+		list, err := env.claimsOn(blockTarget(nets[0]))
+		if err != nil {
 			return Receipt{}, false, err
+		}
+		there, err := b.look(ctx, fw, nets)
+		if err != nil {
+			return Receipt{}, false, err
+		}
+		r, inPlace := b.judge(nets, there, list, env)
+		if !inPlace {
+			return Receipt{}, false, nil
 		}
 		seen = append(seen, r)
 	}
 	return together(seen), true, nil
 }
 
-func (b *BlockIP) stands(ctx context.Context, env Env, fw firewall, what netip.Prefix) (Receipt, bool, error) {
-	list, err := env.claimsOn(blockTarget(what))
-	if err != nil {
-		return Receipt{}, false, err
+// look is what stands on each of some addresses and networks.
+func (b *BlockIP) look(ctx context.Context, fw firewall, nets []netip.Prefix) ([]standing, error) {
+	var all []standing
+	for _, what := range nets {
+		s, err := fw.standing(ctx, what)
+		if err != nil {
+			return nil, fmt.Errorf("look for a block of %s: %w", text(what), err)
+		}
+		all = append(all, s)
 	}
-	now, err := fw.standing(ctx, what)
-	if err != nil {
-		return Receipt{}, false, fmt.Errorf("look for a block of %s: %w", text(what), err)
-	}
-	r, inPlace := b.judge(what, now, list, env)
-	return r, inPlace, nil
+	return all, nil
 }
 
 // nothing says that all it was to block are the addresses of a process that has none.
@@ -217,11 +225,11 @@ func (b *BlockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
 		return Receipt{}, err
 	}
 	var seen []Receipt
-	for _, what := range all {
+	for _, nets := range byTarget(all) {
 		if err := ctx.Err(); err != nil {
-			return Receipt{}, fmt.Errorf("%s: %s not begun: %w", b.Describe(), text(what), err)
+			return Receipt{}, fmt.Errorf("%s: %s not begun: %w", b.Describe(), text(nets[0]), err)
 		}
-		r, err := b.enforce(ctx, env, fw, what)
+		r, err := b.enforce(ctx, env, fw, nets)
 		if err != nil {
 			return Receipt{}, err
 		}
@@ -244,106 +252,96 @@ func together(seen []Receipt) Receipt {
 
 // enforce writes the claim down before it changes the firewall, as one that does not count
 // yet, and lets it count once the block is seen to stand. So a crash leaves nothing, or a
-// claim that a successor completes, or a block that is accounted for.
-func (b *BlockIP) enforce(ctx context.Context, env Env, fw firewall, what netip.Prefix) (Receipt, error) {
-	target, ttl := blockTarget(what), time.Duration(b.TTL)
+// claim that a successor completes, or a block that is accounted for. nets are of one target.
+func (b *BlockIP) enforce(ctx context.Context, env Env, fw firewall, nets []netip.Prefix) (Receipt, error) {
+	target, ttl := blockTarget(nets[0]), time.Duration(b.TTL)
 	list, err := env.claimsOn(target)
 	if err != nil {
 		return Receipt{}, err
 	}
-	there, err := fw.standing(ctx, what)
+	there, err := b.look(ctx, fw, nets)
 	if err != nil {
-		return Receipt{}, fmt.Errorf("look for a block of %s: %w", text(what), err)
+		return Receipt{}, err
 	}
-	if r, inPlace := b.judge(what, there, list, env); inPlace {
+	if r, inPlace := b.judge(nets, there, list, env); inPlace {
 		return r, nil
 	}
 	now := time.Now()
 	own, again := list.of(env.Key)
-	if !again || time.Duration(own.Made) < ttl || !there.covers(own, now) {
-		own = Claim{Key: env.Key, AlertID: env.AlertID, Backend: b.Backend, Made: b.TTL, Until: now.Add(ttl).UTC()}
-		again = false
+	for i, what := range nets {
+		again = again && b.isFor(own, what) && there[i].covers(own, now)
 	}
-	if !again && there.Left < ttl {
-		own.Begun = true
-		if err := env.claim(target, own); err != nil {
-			return Receipt{}, err
+	if !again {
+		own = Claim{Key: env.Key, AlertID: env.AlertID, Backend: b.Backend, Made: b.TTL, Until: now.Add(ttl).UTC(), Nets: nets}
+		if slices.ContainsFunc(there, func(s standing) bool { return s.Left < ttl }) {
+			own.Begun = true
+			if err := env.claim(target, own); err != nil {
+				return Receipt{}, err
+			}
 		}
-		want := standing{env.AlertID, ttl, ttl}
-		if c, ok := list.without(env.Key).longest(b.Backend, now); ok && c.Left(now) > ttl {
-			want = c.standing(now)
-		}
-		if err := fw.block(ctx, what, want); err != nil {
-			return Receipt{}, fmt.Errorf("%s: %w", b.Describe(), err)
-		}
-		if there, err = fw.standing(ctx, what); err != nil {
-			return Receipt{}, fmt.Errorf("look whether %s is blocked: %w", text(what), err)
-		}
-		if !there.covers(own, now) {
-			return Receipt{}, fmt.Errorf("%s: not observed afterwards; does something else rewrite the firewall?", b.Describe())
+		for i, what := range nets {
+			if there[i].Left >= ttl {
+				continue
+			}
+			if there[i], err = b.put(ctx, fw, what, own, list.without(env.Key), env); err != nil {
+				return Receipt{}, fmt.Errorf("%s: %w", b.Describe(), err)
+			}
 		}
 	}
 	own.Begun = false
 	if err := env.claim(target, own); err != nil {
 		return Receipt{}, err
 	}
-	return b.receipt(what, there, env), nil
+	return b.receipts(nets, there, env), nil
 }
 
-// firewall is one backend of block_ip.
-type firewall interface {
-	// standing looks for a block of exactly these addresses that is in force in both
-	// directions.
-	standing(ctx context.Context, what netip.Prefix) (standing, error)
-	// block makes a block of s.Left, or makes a shorter one longer, under the name of
-	// s.AlertID.
-	block(ctx context.Context, what netip.Prefix, s standing) error
-	// entry is what there is for exactly these addresses, in force or not, in the direction
-	// that stands longer.
-	entry(ctx context.Context, what netip.Prefix) (standing, error)
-	// shorten makes an entry end after s.Left, under the name of s.AlertID. It removes it
-	// where s is the zero value, and does nothing where there is none.
-	shorten(ctx context.Context, what netip.Prefix, s standing) error
-	// survey is standing, for one who asks about many addresses at about the same time.
-	survey(ctx context.Context) (survey, error)
+// put makes the block of one address or network, for as long as it or another claim asks.
+func (b *BlockIP) put(ctx context.Context, fw firewall, what netip.Prefix, own Claim, others claims, env Env) (standing, error) {
+	if err := ctx.Err(); err != nil {
+		return standing{}, fmt.Errorf("%s not begun: %w", text(what), err)
+	}
+	ttl := time.Duration(b.TTL)
+	asked := append(others.asked(b.Backend, what, time.Now()), pieceOf(what, standing{env.AlertID, ttl, ttl}))
+	if err := fw.block(ctx, what, asked); err != nil {
+		return standing{}, err
+	}
+	there, err := fw.standing(ctx, what)
+	if err != nil {
+		return standing{}, fmt.Errorf("look whether %s is blocked: %w", text(what), err)
+	}
+	if !there.covers(own, time.Now()) {
+		return standing{}, errors.New("not observed afterwards; does something else rewrite the firewall?")
+	}
+	return there, nil
 }
 
-// standing is a block in force. Its zero value is none.
-type standing struct {
-	AlertID string        // whose it is
-	Made    time.Duration // how long it was made for
-	Left    time.Duration // how long it still stands; 0 is none
-}
-
-// forever is the time left of a block that knows no end.
-const forever time.Duration = math.MaxInt64
-
-// leeway is what a block may end before its claim does: they are written one after the
-// other, and some firewalls count in whole seconds.
-const leeway = 2 * time.Second
-
-// covers says that the block stands for what is left of a claim.
-func (s standing) covers(c Claim, now time.Time) bool {
-	return s.Left > 0 && s.Left >= c.Left(now)-leeway
-}
-
-// standing is the block that a claim asks for.
-func (c Claim) standing(now time.Time) standing {
-	return standing{c.AlertID, time.Duration(c.Made), c.Left(now)}
+// isFor says that a claim is one that this block would make.
+func (b *BlockIP) isFor(c Claim, what netip.Prefix) bool {
+	return c.Backend == b.Backend && c.Made >= b.TTL && c.asks(what)
 }
 
 // judge decides whether what stands is what was asked for; see the package comment.
-func (b *BlockIP) judge(what netip.Prefix, s standing, list claims, env Env) (Receipt, bool) {
+func (b *BlockIP) judge(nets []netip.Prefix, there []standing, list claims, env Env) (Receipt, bool) {
 	ttl, now := time.Duration(b.TTL), time.Now()
-	inPlace := s.Left >= ttl || s.AlertID == env.AlertID && s.Made >= ttl
-	if env.Claims != nil {
-		own, claimed := list.of(env.Key)
-		inPlace = claimed && !own.Begun && own.Backend == b.Backend && time.Duration(own.Made) >= ttl && s.covers(own, now)
+	own, claimed := list.of(env.Key)
+	for i, s := range there {
+		inPlace := s.Left >= ttl || s.AlertID == env.AlertID && s.Made >= ttl
+		if env.Claims != nil {
+			inPlace = claimed && !own.Begun && b.isFor(own, nets[i]) && s.covers(own, now)
+		}
+		if s.Left <= 0 || !inPlace {
+			return Receipt{}, false
+		}
 	}
-	if s.Left <= 0 || !inPlace {
-		return Receipt{}, false
+	return b.receipts(nets, there, env), true
+}
+
+func (b *BlockIP) receipts(nets []netip.Prefix, there []standing, env Env) Receipt {
+	var seen []Receipt
+	for i, what := range nets {
+		seen = append(seen, b.receipt(what, there[i], env))
 	}
-	return b.receipt(what, s, env), true
+	return together(seen)
 }
 
 // receipt says what stands. Who asked for it first has blocked; everybody else has found it.
@@ -383,9 +381,6 @@ func text(what netip.Prefix) string {
 	}
 	return what.String()
 }
-
-// blockTarget is what blocks of the same addresses take turns at.
-func blockTarget(what netip.Prefix) string { return addressTarget + text(what) }
 
 // guarded asks the guard about addresses that are to be blocked.
 func guarded(guard Guard, what netip.Prefix) error {

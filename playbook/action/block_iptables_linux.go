@@ -86,7 +86,7 @@ func parseRuleset(listing string) ipRuleset {
 	return set
 }
 
-// standing is a block in force: as long as its shorter direction.
+// standing is a block of just these addresses: as long as its shorter direction.
 func (s ipRuleset) standing(what netip.Prefix, now time.Time) standing {
 	if !s.first["INPUT"] || !s.first["OUTPUT"] {
 		return standing{}
@@ -118,8 +118,8 @@ func (t iptables) standing(ctx context.Context, what netip.Prefix) (standing, er
 	return set.standing(what, time.Now()), err
 }
 
-func (t iptables) block(ctx context.Context, what netip.Prefix, s standing) error {
-	tool := toolOf(what)
+func (t iptables) block(ctx context.Context, what netip.Prefix, asked []piece) error {
+	tool, s := toolOf(what), longest(asked)
 	before, err := t.list(ctx, tool)
 	if err != nil {
 		return err
@@ -165,19 +165,32 @@ func (t iptables) survey(context.Context) (survey, error) {
 	}, nil
 }
 
-func (t iptables) entry(ctx context.Context, what netip.Prefix) (standing, error) {
-	set, err := t.list(ctx, toolOf(what))
-	in, out := set.longest("-s", what, time.Now()), set.longest("-d", what, time.Now())
-	if in.Left > out.Left {
-		return in, err
+// longest is what one pair of rules must do, as each network has its own.
+func longest(asked []piece) (s standing) {
+	for _, p := range asked {
+		if p.Left > s.Left {
+			s = p.standing
+		}
 	}
-	return out, err
+	return s
+}
+
+func (t iptables) entries(ctx context.Context, what netip.Prefix) ([]piece, error) {
+	set, err := t.list(ctx, toolOf(what))
+	s, out := set.longest("-s", what, time.Now()), set.longest("-d", what, time.Now())
+	if out.Left >= s.Left {
+		s = out
+	}
+	if s.Left <= 0 {
+		return nil, err
+	}
+	return []piece{pieceOf(what, s)}, err
 }
 
 // shorten adds the rules that end earlier before it removes the others: the addresses are
 // blocked all the while.
-func (t iptables) shorten(ctx context.Context, what netip.Prefix, s standing) error {
-	tool := toolOf(what)
+func (t iptables) shorten(ctx context.Context, what netip.Prefix, stay []piece) error {
+	tool, s := toolOf(what), longest(stay)
 	before, err := t.list(ctx, tool)
 	if err != nil {
 		return err

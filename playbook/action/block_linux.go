@@ -3,7 +3,7 @@ package action
 func newFirewall(backend string, env Env) (firewall, error) {
 	switch backend {
 	case NFTables:
-		return nft{}, nil
+		return nft{env.AlertID}, nil
 	case IPTables:
 		return iptables{env.Locks}, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -14,12 +15,15 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// nft blocks by elements with a timeout in two nftables sets, over netlink. The kernel
-// takes an element out when its time is over. What it makes looks like this:
+// nft blocks by elements with a timeout in two nftables sets of intervals, over netlink. The
+// kernel takes an element out when its time is over. What it makes looks like this:
 //
 //	table inet riposte {
-//		set blocked4 { type ipv4_addr; flags timeout; }
-//		set blocked6 { type ipv6_addr; flags timeout; }
+//		set blocked4 { type ipv4_addr; flags interval,timeout;
+//			elements = { 198.51.100.0-198.51.100.6 timeout 1h expires 59m58s comment "alert-1",
+//				198.51.100.7 timeout 2h expires 1h59m59s comment "alert-2",
+//				198.51.100.8-198.51.100.255 timeout 59m59s expires 59m58s comment "alert-1" } }
+//		set blocked6 { type ipv6_addr; flags interval,timeout; }
 //		chain input { type filter hook input priority filter - 10; policy accept;
 //			ip saddr @blocked4 drop comment "riposte:in4"
 //			ip6 saddr @blocked6 drop comment "riposte:in6" }
@@ -31,20 +35,13 @@ import (
 // A drop is final and an accept is not: it ends one chain, and the next chain on the same
 // hook is asked too. So nothing that other tables accept gets past this one.
 //
-// Networks have sets and chains of their own, one set and two chains a prefix length, which
-// are made when the first network of that length is blocked:
-//
-//	set blocked4net24 { type ipv4_addr; flags timeout; }
-//	chain input4net24 { type filter hook input priority filter - 10; policy accept;
-//		ip saddr & 255.255.255.0 @blocked4net24 drop comment "riposte:in4net24" }
-//	chain output4net24 { ... ip daddr ... comment "riposte:out4net24" }
-//
-// One interval set would take all lengths, but in it the kernel refuses an element that
-// overlaps another (EEXIST), and with it the whole transaction: a /25 could not be blocked
-// while its /24 is, nor be left standing when that is undone. In sets like these every network
-// is an element by itself, with a time and an alert of its own, and a packet is dropped while
-// any of them stands. It costs a packet one look a length in use.
-type nft struct{}
+// In a set of intervals the kernel refuses an element that overlaps another, and with it the
+// whole transaction. So blocks that overlap are divided, as above where alert-1 has the /24
+// blocked for an hour and alert-2 one address in it for two: each element has the addresses for
+// which one alert asks longest. Whoever comes or goes has those divided anew that are in the
+// same /24 or /64, in one transaction; nothing else overlaps them, see coverOf. A
+// single address that nothing overlaps is looked up and added, however much there is.
+type nft struct{ alertID string }
 
 // netlinkWait bounds one conversation with the kernel, which normally takes far less than
 // a millisecond.
@@ -78,16 +75,8 @@ func (n nft) standing(ctx context.Context, what netip.Prefix) (standing, error) 
 	if whole, err := t.whole(conn); err != nil || !whole {
 		return standing{}, err
 	}
-	return t.element(deadline, what)
-}
-
-// element is what the set says about an address.
-func (t nftTable) element(deadline time.Time, what netip.Prefix) (standing, error) {
-	s, err := readElement(deadline, t.set, what.Addr().AsSlice())
-	if err != nil {
-		return s, fmt.Errorf("read nftables set %s: %w", t.set.Name, needsNetAdmin(err))
-	}
-	return s, nil
+	there, err := t.inside(deadline, what)
+	return least(there, what.Addr(), lastOf(what), n.alertID), err
 }
 
 // dormant says that somebody has taken the table out of force, as
@@ -106,8 +95,8 @@ func (t nftTable) dormant(conn *nftables.Conn) (bool, error) {
 	return flags&nftTableDormant != 0, nil
 }
 
-// whole says that each chain begins with its rules: one before them could accept what
-// they drop.
+// whole says that each chain begins with its rules, for one before them could accept what
+// they drop, and that the sets take intervals.
 func (t nftTable) whole(conn *nftables.Conn) (bool, error) {
 	for _, chain := range t.chains {
 		rules, err := conn.GetRules(t.table, chain)
@@ -127,12 +116,13 @@ func (t nftTable) whole(conn *nftables.Conn) (bool, error) {
 			rules = rules[1:]
 		}
 	}
-	return true, nil
+	early, err := t.early(conn)
+	return early == nil && err == nil, err
 }
 
-// block makes the table if it is not whole and puts the address into its set, in one
-// transaction: nobody ever sees half of it.
-func (n nft) block(ctx context.Context, what netip.Prefix, s standing) error {
+// block makes the table if it is not whole and changes the set, in one transaction: nobody
+// ever sees half of it.
+func (n nft) block(ctx context.Context, what netip.Prefix, asked []piece) error {
 	deadline := netlinkDeadline(ctx)
 	conn, err := n.open(deadline)
 	if err != nil {
@@ -152,39 +142,32 @@ func (n nft) block(ctx context.Context, what netip.Prefix, s standing) error {
 		return err
 	}
 	if !whole {
+		if err := t.renew(conn, deadline); err != nil {
+			return err
+		}
 		if err := t.create(conn); err != nil {
 			return err
 		}
 	}
-	before, err := t.element(deadline, what)
+	before, err := t.around(deadline, what, true)
 	if err != nil {
 		return err
 	}
-	if before.Left < s.Left {
-		if err := t.put(conn, what, before, s); err != nil {
-			return err
-		}
-	}
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("change nftables table inet riposte (to have it made anew: nft delete table inet riposte): %w", needsNetAdmin(err))
-	}
-	return nil
+	return t.change(conn, before, divide(slices.Concat(before, asked)))
 }
 
-// survey lists the sets of single addresses. Networks are few, and looked up one by one.
+// survey lists both sets.
 func (n nft) survey(ctx context.Context) (survey, error) {
-	conn, err := n.open(netlinkDeadline(ctx))
+	deadline := netlinkDeadline(ctx)
+	conn, err := n.open(deadline)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.CloseLasting()
 	t := newNFTTable(netip.PrefixFrom(netip.IPv4Unspecified(), 32))
-	all := make(map[netip.Prefix]standing)
-	lookup := func(ctx context.Context, what netip.Prefix) (standing, error) {
-		if !what.IsSingleIP() {
-			return n.standing(ctx, what)
-		}
-		return all[what], nil
+	var all []piece
+	lookup := func(_ context.Context, what netip.Prefix) (standing, error) {
+		return least(all, what.Addr(), lastOf(what), n.alertID), nil
 	}
 	if asleep, err := t.dormant(conn); err != nil || asleep {
 		return lookup, err
@@ -192,57 +175,40 @@ func (n nft) survey(ctx context.Context) (survey, error) {
 	if whole, err := t.whole(conn); err != nil || !whole {
 		return lookup, err
 	}
-	for _, set := range t.sets {
-		elements, err := conn.GetSetElements(set)
+	for _, set := range t.sets { // IPv4 is before IPv6, here and in the order of addresses
+		there, err := listSet(deadline, set)
 		if err != nil {
-			return nil, fmt.Errorf("list nftables set %s: %w", set.Name, needsNetAdmin(err))
+			return nil, err
 		}
-		for _, e := range elements {
-			addr, ok := netip.AddrFromSlice(e.Key)
-			if !ok {
-				continue
-			}
-			s := standing{e.Comment, e.Timeout, e.Expires}
-			if e.Timeout == 0 { // an operator's, without end
-				s.Made, s.Left = forever, forever
-			}
-			all[netip.PrefixFrom(addr, addr.BitLen())] = s
-		}
+		all = append(all, there...)
 	}
 	return lookup, nil
 }
 
-func (n nft) entry(ctx context.Context, what netip.Prefix) (standing, error) {
-	return newNFTTable(what).element(netlinkDeadline(ctx), what)
+func (n nft) entries(ctx context.Context, what netip.Prefix) ([]piece, error) {
+	return newNFTTable(what).inside(netlinkDeadline(ctx), what)
 }
 
-// shorten replaces or deletes the element in one transaction. An element that has just
-// expired cannot be deleted, so it is added first: see put.
-func (n nft) shorten(ctx context.Context, what netip.Prefix, s standing) error {
+func (n nft) shorten(ctx context.Context, what netip.Prefix, stay []piece) error {
 	deadline := netlinkDeadline(ctx)
-	t := newNFTTable(what)
-	before, err := t.element(deadline, what)
-	if err != nil || before.Left <= 0 {
-		return err
-	}
 	conn, err := n.open(deadline)
 	if err != nil {
 		return err
 	}
 	defer conn.CloseLasting()
-	if s.Left > 0 {
-		err = t.put(conn, what, before, s)
-	} else {
-		element := []nftables.SetElement{{Key: what.Addr().AsSlice()}}
-		err = errors.Join(conn.SetAddElements(t.set, element), conn.SetDeleteElements(t.set, element))
-	}
-	if err != nil {
+	t := newNFTTable(what)
+	if err := t.renew(conn, deadline); err != nil {
 		return err
 	}
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("shorten a block in nftables set %s: %w", t.set.Name, needsNetAdmin(err))
+	before, err := t.around(deadline, what, len(stay) == 0)
+	if err != nil || len(before) == 0 {
+		return err
 	}
-	return nil
+	after := slices.Clone(stay)
+	for _, p := range before {
+		after = append(after, p.outside(what)...)
+	}
+	return t.change(conn, before, divide(after))
 }
 
 // create adds what is idempotent to add, and the rules, which are not: so the chains are
@@ -267,23 +233,6 @@ func (t nftTable) create(conn *nftables.Conn) error {
 		})
 	}
 	return nil
-}
-
-// put adds the element, or replaces a shorter one. Adding one that is there already
-// renews its time on recent kernels only, and deleting one that has just expired fails the
-// transaction: add, delete, add does the same everywhere. Where there is none yet one add
-// does; after a deletion the kernel takes some 10 ms to close the socket.
-func (t nftTable) put(conn *nftables.Conn, what netip.Prefix, before, s standing) error {
-	set, key := t.set, what.Addr().AsSlice()
-	element := []nftables.SetElement{{Key: key, Timeout: s.Left, Comment: clip(s.AlertID, maxComment)}}
-	if before.Left <= 0 {
-		return conn.SetAddElements(set, element)
-	}
-	return errors.Join(
-		conn.SetAddElements(set, element),
-		conn.SetDeleteElements(set, []nftables.SetElement{{Key: key}}),
-		conn.SetAddElements(set, element),
-	)
 }
 
 // maxComment is what fits into a comment: a length in one byte, and a closing zero. Alert

@@ -33,7 +33,7 @@ func (n netsh) standing(ctx context.Context, what netip.Prefix) (standing, error
 	return standing{AlertID: n.alertID, Made: forever, Left: forever}, nil
 }
 
-func (n netsh) block(ctx context.Context, what netip.Prefix, s standing) error {
+func (n netsh) block(ctx context.Context, what netip.Prefix, asked []piece) error {
 	for _, argv := range netshAdd(n.alertID, what) {
 		if _, err := runTool(ctx, nil, argv); err != nil {
 			return err
@@ -42,14 +42,18 @@ func (n netsh) block(ctx context.Context, what netip.Prefix, s standing) error {
 	return nil
 }
 
-// entry looks at this alert's own rules only, as standing does: those of others are theirs.
-func (n netsh) entry(ctx context.Context, what netip.Prefix) (standing, error) {
-	return n.standing(ctx, what)
+// entries are this alert's own rules only, as for standing: those of others are theirs.
+func (n netsh) entries(ctx context.Context, what netip.Prefix) ([]piece, error) {
+	s, err := n.standing(ctx, what)
+	if s.Left <= 0 {
+		return nil, err
+	}
+	return []piece{pieceOf(what, s)}, err
 }
 
 // shorten removes this alert's own rules. What others ask stands by rules of their own, and
 // none of them ends by itself.
-func (n netsh) shorten(ctx context.Context, what netip.Prefix, s standing) error {
+func (n netsh) shorten(ctx context.Context, what netip.Prefix, stay []piece) error {
 	if _, err := runTool(ctx, nil, netshDelete(n.alertID, what)); !noSuchRule(err) {
 		return err
 	}

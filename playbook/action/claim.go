@@ -1,7 +1,9 @@
 package action
 
 import (
+	"cmp"
 	"encoding/json"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -18,6 +20,8 @@ type Claim struct {
 	// Begun says that its effect has not been seen in place. Such a claim is its own step's
 	// business: nothing is put back for it, because its step may have ended otherwise.
 	Begun bool `json:"begun,omitempty"`
+	// Nets are the addresses and networks that it asks to block, all of the target's.
+	Nets []netip.Prefix `json:"nets,omitempty"`
 	// Detail is what else the action must know to bring the effect about again.
 	Detail json.RawMessage `json:"detail,omitempty"`
 }
@@ -87,4 +91,42 @@ func (list claims) longest(backend string, now time.Time) (best Claim, ok bool) 
 		}
 	}
 	return best, ok
+}
+
+// asks says that the claim is one on this address or network, and not on another that has it in it.
+func (c Claim) asks(what netip.Prefix) bool { return slices.Contains(c.Nets, what) }
+
+// on are those on an address or network itself.
+func (list claims) on(what netip.Prefix) claims {
+	return slices.DeleteFunc(slices.Clone(list), func(c Claim) bool { return !c.asks(what) })
+}
+
+// nets are the addresses and networks that are claimed, a network before those in it.
+func (list claims) nets() (all []netip.Prefix) {
+	for _, c := range list {
+		all = append(all, c.Nets...)
+	}
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	return slices.Compact(all)
+}
+
+// asked are the blocks that claims which count ask of a backend in a network. nftables has one
+// block for each address; elsewhere every network has its own, whatever others have its
+// addresses in them.
+func (list claims) asked(backend string, what netip.Prefix, now time.Time) (all []piece) {
+	for _, c := range list {
+		if c.Begun || c.Backend != backend || c.Left(now) <= 0 {
+			continue
+		}
+		for _, net := range c.Nets {
+			if net == what {
+				all = append(all, pieceOf(what, c.standing(now)))
+			} else if p, ok := pieceOf(net, c.standing(now)).inside(what); ok && backend == NFTables {
+				all = append(all, p)
+			}
+		}
+	}
+	return all
 }

@@ -3,7 +3,6 @@ package action_test
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -126,7 +125,7 @@ func TestBlockClaims(t *testing.T) {
 		t.Run(backend, func(t *testing.T) {
 			needFirewalls(t)
 			s := newSite(t)
-			const address, target = "198.51.100.2", "address/198.51.100.2"
+			const address, target = "198.51.100.2", "address/198.51.100.0/24"
 			if _, ok := s.inPlace(block(backend, address, time.Hour), "a"); ok {
 				t.Error("in place before")
 			}
@@ -167,7 +166,7 @@ func TestBlockTwice(t *testing.T) {
 	for _, step := range []string{"one", "two"} {
 		s.insideStep(b, "a", "h/g/a/p/"+step, func(env action.Env) { s.check(b, env, action.Blocked) })
 	}
-	if got := s.claimed("address/198.51.100.2"); got != "a a" {
+	if got := s.claimed("address/198.51.100.0/24"); got != "a a" {
 		t.Errorf("claims of %q", got)
 	}
 }
@@ -195,7 +194,7 @@ func TestBlockKilled(t *testing.T) {
 			dir := t.TempDir()
 			killed(t, "TestBlockKilled", at, "RIPOSTE_TEST_SITE="+dir)
 			s := openSite(t, dir)
-			if got := s.claimed("address/198.51.100.2"); got != "a?" {
+			if got := s.claimed("address/198.51.100.0/24"); got != "a?" {
 				t.Errorf("left behind: claims of %q", got)
 			}
 			if rules := dump(t, action.NFTables); strings.Contains(rules, "expires") != stands {
@@ -206,7 +205,7 @@ func TestBlockKilled(t *testing.T) {
 				t.Errorf("in place with a claim that does not count: %v", r)
 			}
 			s.apply(b, "a", action.Blocked)
-			if got := s.claimed("address/198.51.100.2"); got != "a" {
+			if got := s.claimed("address/198.51.100.0/24"); got != "a" {
 				t.Errorf("completed: claims of %q", got)
 			}
 			if rules := dump(t, action.NFTables); strings.Count(rules, "expires") != 1 {
@@ -223,30 +222,15 @@ func stands(t *testing.T, backend, address, alert string, left time.Duration) {
 	rules := dump(t, backend)
 	var got []string
 	if backend == action.NFTables {
-		set, key := "", address
-		for line := range strings.Lines(rules) {
-			f := strings.Fields(line)
-			if len(f) > 1 && f[0] == "set" {
-				set = f[1]
-			}
-			if what, err := netip.ParsePrefix(address); err == nil {
-				key = what.Addr().String()
-				if !strings.HasSuffix(set, fmt.Sprintf("net%d", what.Bits())) {
-					continue
-				}
-			} else if strings.Contains(set, "net") {
+		for _, m := range nftEntry.FindAllStringSubmatch(rules, -1) {
+			if m[1] != address {
 				continue
 			}
-			for _, m := range nftEntry.FindAllStringSubmatch(line, -1) {
-				if m[1] != key {
-					continue
-				}
-				expires, err := time.ParseDuration(m[2])
-				if err != nil {
-					t.Fatal(m, err)
-				}
-				got = append(got, entry(m[3], expires))
+			expires, err := time.ParseDuration(m[2])
+			if err != nil {
+				t.Fatal(m, err)
 			}
+			got = append(got, entry(m[3], expires))
 		}
 	} else {
 		for _, m := range ruleEntry.FindAllStringSubmatch(rules, -1) {
@@ -272,7 +256,7 @@ func stands(t *testing.T, backend, address, alert string, left time.Duration) {
 }
 
 var (
-	nftEntry       = regexp.MustCompile(`([0-9a-f.:/]+) timeout \S+ expires ([0-9hms]+) comment "([^"]*)"`)
+	nftEntry       = regexp.MustCompile(`([0-9a-f.:/-]+) timeout \S+ expires ([0-9hms]+) comment "([^"]*)"`)
 	isolationEntry = regexp.MustCompile(`ipv[46] timeout \S+ expires ([0-9hms]+) comment "([^"]*)"`)
 	ruleEntry      = regexp.MustCompile(`-([sd]) (\S+?)(?:/32|/128)? -m comment --comment "?riposte/([^/]+)/[0-9]+s/([0-9]+)`)
 )
@@ -315,4 +299,27 @@ func (m *mortalClaims) Put(target string, c action.Claim) error {
 		die()
 	}
 	return err
+}
+
+// targetOf is what blocks of an address take turns at.
+func targetOf(address string) string {
+	return (&action.BlockIP{Addresses: []string{address}}).Targets()[0]
+}
+
+// claimedOn lists the alerts that claim an address or network itself.
+func (s *site) claimedOn(address string) string {
+	s.t.Helper()
+	all, err := s.gate.Claimed()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var list []string
+	for _, c := range all[targetOf(address)] {
+		for _, what := range c.Nets {
+			if what.String() == address || what.IsSingleIP() && what.Addr().String() == address {
+				list = append(list, c.AlertID)
+			}
+		}
+	}
+	return strings.Join(list, " ")
 }

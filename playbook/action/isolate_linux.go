@@ -63,7 +63,7 @@ func newIsolationTable() isolationTable {
 
 func (t isolationTable) elements(s standing) (all []nftables.SetElement) {
 	for _, key := range activeKeys {
-		all = append(all, nftables.SetElement{Key: key, Timeout: s.Left, Comment: clip(s.AlertID, maxComment)})
+		all = append(all, nftables.SetElement{Key: key, Timeout: s.timeout(), Comment: clip(s.AlertID, maxComment)})
 	}
 	return all
 }
@@ -83,7 +83,7 @@ func readActive(ctx context.Context) ([]standing, error) {
 	for i, key := range activeKeys {
 		var err error
 		if all[i], err = readElement(deadline, t.active, key); err != nil {
-			return make([]standing, 1), fmt.Errorf("read nftables table inet %s: %w", t.table.Name, needsNetAdmin(err))
+			return make([]standing, 1), fmt.Errorf("nftables table inet %s: %w", t.table.Name, err)
 		}
 		if all[i].Left == forever { // nobody's: riposte_isolation is made by Riposte alone, with an end
 			all[i].AlertID = ""

@@ -31,20 +31,21 @@ func LiftProtected(ctx context.Context, host Claimed, env Env) (all []Lifted, er
 			errs = append(errs, context.Cause(ctx))
 			break
 		}
-		what, ok := blockedBy(target)
-		if !ok {
+		if _, ok := blockedBy(target); !ok {
 			continue
 		}
-		var r *Refusal
-		if !errors.As(guarded(env.Guard, what), &r) || r.Unread {
-			continue
-		}
-		l, err := lift(ctx, host, what, claimed[target])
-		if err != nil {
-			errs = append(errs, fmt.Errorf("block of %s, which is protected by now (%s): %w", text(what), r.Reason, err))
-		} else if l.Address != "" {
-			l.Reason = r.Reason
-			all = append(all, l)
+		for _, what := range claims(claimed[target]).nets() {
+			var r *Refusal
+			if !errors.As(guarded(env.Guard, what), &r) || r.Unread {
+				continue
+			}
+			l, err := lift(ctx, host, what, claimed[target])
+			if err != nil {
+				errs = append(errs, fmt.Errorf("block of %s, which is protected by now (%s): %w", text(what), r.Reason, err))
+			} else if l.Address != "" {
+				l.Reason = r.Reason
+				all = append(all, l)
+			}
 		}
 	}
 	return all, few(errs)
@@ -65,8 +66,11 @@ func lift(ctx context.Context, host Claimed, what netip.Prefix, list claims) (Li
 	defer held.Release()
 	ctx, cancel := context.WithTimeout(ctx, holdFor)
 	defer cancel()
-	if list, err = held.List(target); err != nil || len(list) == 0 {
+	if list, err = held.List(target); err != nil {
 		return Lifted{}, err
+	}
+	if list = list.on(what); len(list) == 0 {
+		return Lifted{}, nil
 	}
 	if slices.Contains(list.backends(), IPTables) && len(targets) == 1 {
 		return Lifted{}, nil // it came meanwhile
@@ -81,7 +85,7 @@ func lift(ctx context.Context, host Claimed, what netip.Prefix, list claims) (Li
 	for _, c := range list {
 		u := &UnblockIP{Address: text(what), Backend: c.Backend, Undo: c.Backend == Netsh, TTL: c.Made}
 		env := Env{Claims: held, Locks: held.Locks(), AlertID: c.AlertID, Undoes: c.Key}
-		r, err := u.release(ctx, env, what)
+		r, err := u.release(ctx, env, []netip.Prefix{what})
 		if err != nil {
 			return Lifted{}, err
 		}

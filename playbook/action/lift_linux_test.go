@@ -73,7 +73,7 @@ func TestLift(t *testing.T) {
 			gone := func(addr string) {
 				t.Helper()
 				stands(t, backend, addr, "", 0)
-				if got := s.claimed("address/" + addr); got != "" {
+				if got := s.claimedOn(addr); got != "" {
 					t.Errorf("%s is still claimed by %s", addr, got)
 				}
 			}

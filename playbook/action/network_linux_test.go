@@ -23,9 +23,13 @@ func TestBlockNetwork(t *testing.T) {
 		return
 	}
 	for _, backend := range backends {
-		for _, c := range []struct{ own, attacker, bystander, wide, narrow string }{
-			{"198.51.100.1", "198.51.100.130", "198.51.100.3", "198.51.100.128/26", "198.51.100.128/27"},
-			{"2001:db8::1", "2001:db8::5:2", "2001:db8::3", "2001:db8::5:0/112", "2001:db8::5:0/126"},
+		for _, c := range []struct{ own, attacker, bystander, wide, narrow, all, short string }{
+			{"198.51.100.1", "198.51.100.130", "198.51.100.3", "198.51.100.128/26", "198.51.100.128/27",
+				"198.51.100.128/31 narrow 2h0m0s, 198.51.100.130 single 3h0m0s, 198.51.100.131-198.51.100.159 narrow 2h0m0s, 198.51.100.160/27 wide 1h0m0s",
+				"198.51.100.160/27 again 1m0s"},
+			{"2001:db8::1", "2001:db8::5:2", "2001:db8::3", "2001:db8::5:0/112", "2001:db8::5:0/126",
+				"2001:db8::5:0/127 narrow 2h0m0s, 2001:db8::5:2 single 3h0m0s, 2001:db8::5:3 narrow 2h0m0s, 2001:db8::5:4-2001:db8::5:ffff wide 1h0m0s",
+				"2001:db8::5:4-2001:db8::5:ffff again 1m0s"},
 		} {
 			t.Run(backend+" "+c.wide, func(t *testing.T) {
 				needFirewalls(t)
@@ -40,6 +44,10 @@ func TestBlockNetwork(t *testing.T) {
 				s.apply(single, "single", action.Blocked)
 				everything := func() {
 					t.Helper()
+					if backend == action.NFTables {
+						blocked(t, c.all)
+						return
+					}
 					stands(t, backend, c.wide, "wide", time.Hour)
 					stands(t, backend, c.narrow, "narrow", 2*time.Hour)
 					stands(t, backend, c.attacker, "single", 3*time.Hour)
@@ -52,15 +60,38 @@ func TestBlockNetwork(t *testing.T) {
 				everything()
 
 				s.undo(wide, "wide")
-				stands(t, backend, c.wide, "again", time.Minute)
+				if backend == action.NFTables {
+					blocked(t, strings.Replace(c.all, c.all[strings.LastIndex(c.all, ", ")+2:], c.short, 1))
+				} else {
+					stands(t, backend, c.wide, "again", time.Minute)
+				}
 				s.undo(blockAll(backend, time.Minute, c.wide), "again")
 				stands(t, backend, c.wide, "", 0)
 				s.undo(single, "single")
 				w.expect(true) // by the narrow one
+				stands(t, backend, c.narrow, "narrow", 2*time.Hour)
 				s.undo(narrow, "narrow")
 				w.expect(false)
 			})
 		}
+	}
+}
+
+// blocked wants exactly these elements in the sets, in the form of nft, with their alerts and
+// times left.
+func blocked(t *testing.T, want string) {
+	t.Helper()
+	rules := dump(t, action.NFTables)
+	var got []string
+	for _, m := range nftEntry.FindAllStringSubmatch(rules, -1) {
+		left, err := time.ParseDuration(m[2])
+		if err != nil {
+			t.Fatal(m, err)
+		}
+		got = append(got, fmt.Sprintf("%s %s %v", m[1], m[3], left.Round(10*time.Second)))
+	}
+	if strings.Join(got, ", ") != want {
+		t.Errorf("blocked are\n%s\nwant\n%s\nin\n%s", strings.Join(got, ", "), want, rules)
 	}
 }
 
@@ -117,7 +148,7 @@ func TestBlockList(t *testing.T) {
 	}
 }
 
-// TestBlockNetworksAtOnce has several replicas make the chains of several lengths at once.
+// TestBlockNetworksAtOnce has several replicas block networks of several lengths at once.
 func TestBlockNetworksAtOnce(t *testing.T) {
 	if !inside(t) {
 		return
@@ -140,11 +171,9 @@ func TestBlockNetworksAtOnce(t *testing.T) {
 	for i := range 16 {
 		stands(t, action.NFTables, fmt.Sprintf("198.51.%d.0/%d", i, 24+i%4), fmt.Sprint("alert-", i), time.Hour)
 	}
-	for bits := 24; bits < 28; bits++ {
-		for _, dir := range []string{"in", "out"} {
-			if n := strings.Count(rules, fmt.Sprintf("%q", fmt.Sprintf("riposte:%s4net%d", dir, bits))); n != 1 {
-				t.Errorf("%d rules %s of /%d:\n%s", n, dir, bits, rules)
-			}
+	for _, tag := range []string{"riposte:in4", "riposte:in6", "riposte:out4", "riposte:out6"} {
+		if n := strings.Count(rules, tag); n != 1 {
+			t.Errorf("%d rules %s:\n%s", n, tag, rules)
 		}
 	}
 }

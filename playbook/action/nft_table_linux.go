@@ -1,9 +1,12 @@
 package action
 
 import (
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -27,7 +30,7 @@ type nftRule struct {
 	set    *nftables.Set
 	family byte
 	offset uint32 // of the address in the network header
-	mask   []byte // what of the address is looked up, as long as it is
+	size   uint32 // of the address
 }
 
 // nftFamilies says of IPv4 and IPv6 where their source and destination are.
@@ -42,65 +45,110 @@ var nftFamilies = []struct {
 	{"6", unix.NFPROTO_IPV6, nftables.TypeIP6Addr, 128, 8, 24},
 }
 
-// newNFTTable describes what a block of these addresses needs: for single addresses of both
-// families two sets and two chains in common, for a network a set and two chains of its
-// length and family. What belongs to one length is made and repaired without touching the
-// rest, so that replicas that block networks of several lengths at once do not undo each
-// other's rules.
+// newNFTTable describes the table, for a block of addresses of one of both families.
 func newNFTTable(what netip.Prefix) nftTable {
 	t := nftTable{table: &nftables.Table{Name: "riposte", Family: nftables.TableFamilyINet}}
-	suffix := ""
-	if !what.IsSingleIP() {
-		suffix = fmt.Sprintf("net%d", what.Bits())
-	}
 	accept := nftables.ChainPolicyAccept
-	chain := func(name string, hook *nftables.ChainHook) *nftables.Chain {
-		c := &nftables.Chain{Table: t.table, Name: name, Type: nftables.ChainTypeFilter,
-			Hooknum: hook, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 10), Policy: &accept}
-		t.chains = append(t.chains, c)
-		return c
+	for i, hook := range []*nftables.ChainHook{nftables.ChainHookInput, nftables.ChainHookOutput} {
+		t.chains = append(t.chains, &nftables.Chain{Table: t.table, Name: []string{"input", "output"}[i], Type: nftables.ChainTypeFilter,
+			Hooknum: hook, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFilter - 10), Policy: &accept})
 	}
-	var input, output *nftables.Chain
 	for i, f := range nftFamilies {
-		its := what.Addr().Is4() == (f.bits == 32)
-		if suffix != "" && !its {
-			continue
-		}
-		if suffix != "" {
-			input, output = chain("input"+f.name+suffix, nftables.ChainHookInput), chain("output"+f.name+suffix, nftables.ChainHookOutput)
-		} else if input == nil {
-			input, output = chain("input", nftables.ChainHookInput), chain("output", nftables.ChainHookOutput)
-		}
 		// The ID is of the transaction; left at 0, the library takes one from a global counter
 		// that it does not lock.
-		set := &nftables.Set{Table: t.table, ID: uint32(i + 1), Name: "blocked" + f.name + suffix, KeyType: f.key,
-			HasTimeout: true, KeyByteOrder: binaryutil.BigEndian}
+		set := &nftables.Set{Table: t.table, ID: uint32(i + 1), Name: "blocked" + f.name, KeyType: f.key,
+			Interval: true, HasTimeout: true, KeyByteOrder: binaryutil.BigEndian}
 		t.sets = append(t.sets, set)
-		if its {
+		if what.Addr().Is4() == (f.bits == 32) {
 			t.set = set
 		}
-		mask := net.CIDRMask(f.bits, f.bits)
-		if suffix != "" {
-			mask = net.CIDRMask(what.Bits(), f.bits)
-		}
 		t.rules = append(t.rules,
-			nftRule{"riposte:in" + f.name + suffix, input, set, f.number, f.from, mask},
-			nftRule{"riposte:out" + f.name + suffix, output, set, f.number, f.to, mask})
+			nftRule{"riposte:in" + f.name, t.chains[0], set, f.number, f.from, uint32(f.bits / 8)},
+			nftRule{"riposte:out" + f.name, t.chains[1], set, f.number, f.to, uint32(f.bits / 8)})
 	}
 	return t
 }
 
 func (r nftRule) expressions() []expr.Any {
-	size := uint32(len(r.mask))
-	all := []expr.Any{
+	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{r.family}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: r.offset, Len: size},
-	}
-	if ones, bits := net.IPMask(r.mask).Size(); ones < bits {
-		all = append(all, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: size, Mask: r.mask, Xor: make([]byte, size)})
-	}
-	return append(all,
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: r.offset, Len: r.size},
 		&expr.Lookup{SourceRegister: 1, SetName: r.set.Name, SetID: r.set.ID},
-		&expr.Verdict{Kind: expr.VerdictDrop})
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}
+}
+
+// early is a set of the table that takes no intervals, because an earlier version has made it,
+// or nil.
+func (t nftTable) early(conn *nftables.Conn) (*nftables.Set, error) {
+	for _, want := range t.sets {
+		set, err := conn.GetSetByName(t.table, want.Name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read nftables set %s: %w", want.Name, needsNetAdmin(err))
+		}
+		if !set.Interval {
+			early := *want
+			early.Interval = false
+			return &early, nil
+		}
+	}
+	return nil, nil
+}
+
+// renew makes a table of an earlier version anew, with what is blocked in it, in one
+// transaction. That had sets of single addresses, and for networks one more set a length, such as
+// blocked4net24.
+func (t nftTable) renew(conn *nftables.Conn, deadline time.Time) error {
+	early, err := t.early(conn)
+	if err != nil || early == nil {
+		return err
+	}
+	sets, err := conn.GetSets(t.table)
+	if err != nil {
+		return fmt.Errorf("list the sets of nftables table inet %s: %w", t.table.Name, needsNetAdmin(err))
+	}
+	blocked := make([][]piece, len(t.sets))
+	for _, set := range sets {
+		for i, f := range nftFamilies {
+			name, ok := strings.CutPrefix(set.Name, t.sets[i].Name)
+			if !ok {
+				continue
+			}
+			bits, single := f.bits, name == ""
+			if _, err := fmt.Sscanf(name, "net%d", &bits); err != nil && !single || bits > f.bits {
+				continue // an operator's own
+			}
+			elements, err := listElements(deadline, set)
+			if err != nil {
+				return err
+			}
+			for _, e := range elements {
+				if what, err := e.addr.Prefix(bits); err == nil {
+					blocked[i] = append(blocked[i], pieceOf(what, e.standing))
+				}
+			}
+		}
+	}
+	// Of two who are about to do so, the second must not undo what the first, or anybody since,
+	// has done: the kernel refuses a set that is there with other flags.
+	if err := conn.AddSet(early, nil); err != nil {
+		return err
+	}
+	conn.DelTable(t.table)
+	if err := t.create(conn); err != nil {
+		return err
+	}
+	for i, set := range t.sets {
+		if err := addPieces(conn, set, divide(blocked[i])); err != nil {
+			return err
+		}
+	}
+	if err := conn.Flush(); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make nftables table inet %s of an earlier version anew (by hand: nft delete table inet %s): %w", t.table.Name, t.table.Name, needsNetAdmin(err))
+	}
+	return nil
 }

@@ -57,15 +57,12 @@ func Reassert(ctx context.Context, host Claimed, env Env) (restored int, err err
 			}
 			continue
 		}
-		what, ok := blockedBy(target)
-		if !ok { // not a claim on a firewall
+		if _, ok := blockedBy(target); !ok { // not a claim on a firewall
 			continue
 		}
-		n, err := reassert(ctx, host, env, surveys, what, all[target])
+		n, failed := reassert(ctx, host, env, surveys, target, all[target])
 		restored += n
-		if err != nil {
-			errs = append(errs, fmt.Errorf("block of %s: %w", text(what), err))
-		}
+		errs = append(errs, failed...)
 	}
 	return restored, few(errs)
 }
@@ -80,27 +77,25 @@ func few(errs []error) error {
 	return errors.Join(errs...)
 }
 
-func reassert(ctx context.Context, host Claimed, env Env, surveys map[string]survey, what netip.Prefix, list claims) (restored int, err error) {
+func reassert(ctx context.Context, host Claimed, env Env, surveys map[string]survey, target string, list claims) (restored int, errs []error) {
 	now := time.Now()
 	amiss := slices.ContainsFunc(list, func(c Claim) bool { return c.Left(now) <= 0 })
-	targets := []string{blockTarget(what)}
+	targets := []string{target}
 	for _, backend := range list.backends() {
 		if surveys[backend] == nil {
 			fw, err := newFirewall(backend, Env{})
 			if err != nil {
-				return 0, err
+				return 0, []error{err}
 			}
 			if surveys[backend], err = fw.survey(ctx); err != nil {
-				return 0, fmt.Errorf("look at what %s blocks: %w", backend, err)
+				return 0, []error{fmt.Errorf("look at what %s blocks: %w", backend, err)}
 			}
 		}
-		s, err := surveys[backend](ctx, what)
+		missing, err := list.missing(ctx, surveys[backend], backend)
 		if err != nil {
-			return 0, err
+			return 0, []error{err}
 		}
-		if c, ok := list.longest(backend, now); ok && !s.covers(c, now) {
-			amiss = true
-		}
+		amiss = amiss || len(missing) > 0
 		if backend == IPTables {
 			targets = append(targets, firewallTarget)
 		}
@@ -109,29 +104,50 @@ func reassert(ctx context.Context, host Claimed, env Env, surveys map[string]sur
 		return 0, nil
 	}
 	held, ok, err := host.TryHold(holdFor, targets...)
+	if err != nil {
+		return 0, []error{err}
+	}
 	if !ok {
-		return 0, err
+		return 0, nil
 	}
 	defer held.Release()
 	ctx, cancel := context.WithTimeout(ctx, holdFor)
 	defer cancel()
 	// What was seen without the lock was a hint.
-	if list, err = held.List(blockTarget(what)); err != nil {
-		return 0, err
+	if list, err = held.List(target); err != nil {
+		return 0, []error{err}
 	}
 	over, err := env.over(ctx, list)
-	errs := []error{err, held.Drop(blockTarget(what), over...)}
+	errs = append(errs, err, held.Drop(target, over...))
 	for _, backend := range list.backends() {
 		if backend == IPTables && !slices.Contains(targets, firewallTarget) {
 			continue // it came meanwhile, with a block of its own
 		}
-		again, err := putBack(ctx, held, env.Guard, backend, what, list)
-		errs = append(errs, err)
-		if again {
-			restored++
+		n, failed := putBack(ctx, held, env.Guard, backend, list)
+		errs = append(errs, failed...)
+		restored += n
+	}
+	return restored, errs
+}
+
+// missing are the claims of a backend, the longest of each address or network, for which not
+// enough stands.
+func (list claims) missing(ctx context.Context, look survey, backend string) (all []Claim, err error) {
+	for _, what := range list.nets() {
+		c, ok := list.on(what).longest(backend, time.Now())
+		if !ok {
+			continue
+		}
+		s, err := look(ctx, what)
+		if err != nil {
+			return nil, err
+		}
+		if !s.covers(c, time.Now()) {
+			c.Nets = []netip.Prefix{what}
+			all = append(all, c)
 		}
 	}
-	return restored, errors.Join(errs...)
+	return all, nil
 }
 
 // over are the keys of the claims whose time is over. One of which nobody could be told is kept
@@ -154,33 +170,43 @@ func (e Env) over(ctx context.Context, list claims) (keys []string, err error) {
 	return keys, errors.Join(errs...)
 }
 
-// putBack makes the firewall stand for the longest claim, where it does not.
-func putBack(ctx context.Context, held Held, guard Guard, backend string, what netip.Prefix, list claims) (bool, error) {
-	c, ok := list.longest(backend, time.Now())
-	if !ok {
-		return false, nil
-	}
-	fw, err := newFirewall(backend, Env{Locks: held.Locks(), AlertID: c.AlertID})
+// putBack makes the firewall stand for the claims, where it does not.
+func putBack(ctx context.Context, held Held, guard Guard, backend string, list claims) (restored int, errs []error) {
+	fw, err := newFirewall(backend, Env{Locks: held.Locks()})
 	if err != nil {
-		return false, err
+		return 0, []error{err}
+	}
+	missing, err := list.missing(ctx, fw.standing, backend)
+	if err != nil {
+		return 0, []error{err}
+	}
+	for _, c := range missing {
+		what := c.Nets[0]
+		if err := again(ctx, fw, guard, backend, what, c, list); err != nil {
+			errs = append(errs, fmt.Errorf("block of %s: %w", text(what), err))
+		} else {
+			restored++
+		}
+	}
+	return restored, errs
+}
+
+// again makes a block that is missing.
+func again(ctx context.Context, fw firewall, guard Guard, backend string, what netip.Prefix, c Claim, list claims) error {
+	if err := guarded(guard, what); err != nil {
+		return fmt.Errorf("not put back: %w", err)
+	}
+	if err := fw.block(ctx, what, list.asked(backend, what, time.Now())); err != nil {
+		return err
 	}
 	s, err := fw.standing(ctx, what)
-	if err != nil || s.covers(c, time.Now()) {
-		return false, err
-	}
-	if err := guarded(guard, what); err != nil {
-		return false, fmt.Errorf("not put back: %w", err)
-	}
-	if err := fw.block(ctx, what, c.standing(time.Now())); err != nil {
-		return false, err
-	}
-	if s, err = fw.standing(ctx, what); err != nil {
-		return false, err
+	if err != nil {
+		return err
 	}
 	if !s.covers(c, time.Now()) {
-		return false, fmt.Errorf("not observed in %s after it was put back; does something else rewrite the firewall?", backend)
+		return fmt.Errorf("not observed in %s after it was put back; does something else rewrite the firewall?", backend)
 	}
-	return true, nil
+	return nil
 }
 
 // isolateAgain isolates the host as the claims on that ask, if it is not, and also if whom it

@@ -65,8 +65,8 @@ func TestReassert(t *testing.T) {
 					{Key: "begun", AlertID: "begun", Until: time.Now().Add(time.Hour), Begun: true},
 					{Key: stepOf("a"), AlertID: "a", Until: time.Now().Add(5 * time.Minute)},
 				} {
-					c.Backend, c.Made = backend, action.Duration(time.Hour)
-					if err := env.Claims.Put("address/"+one, c); err != nil {
+					c.Backend, c.Made, c.Nets = backend, action.Duration(time.Hour), []netip.Prefix{netip.MustParsePrefix(one + "/32")}
+					if err := env.Claims.Put(targetOf(one), c); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -76,7 +76,7 @@ func TestReassert(t *testing.T) {
 			stands(t, backend, one, "a", 10*time.Minute)
 			until(t, "its time is over", func() bool {
 				s.reassert(0)
-				return s.claimed("address/"+one) == "a begun? a"
+				return s.claimed(targetOf(one)) == "a begun? a"
 			})
 
 			// Somebody has it in hand.

@@ -222,16 +222,18 @@ func TestPlanBounds(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	for want, e := range map[string]action.Effect{
-		"process/4711":                          &action.TerminateProcess{Process: action.Process{PID: 4711}},
-		"process/4712":                          &action.SuspendProcess{Process: action.Process{PID: 4712}},
-		"process/4713":                          &action.ResumeProcess{Process: action.Process{PID: 4713}},
-		"file//tmp/x":                           &action.QuarantineFile{Path: "/tmp/x"},
-		"file//tmp/y":                           &action.RestoreFile{Path: "/tmp/y", Entry: "e"},
-		"vault/e":                               &action.RestoreFile{Entry: "e"},
-		"address/198.51.100.2":                  &action.BlockIP{Address: "::ffff:198.51.100.2", Backend: action.NFTables},
-		"address/2001:db8::1 firewall/iptables": &action.BlockIP{Address: "2001:DB8:0::1", Backend: action.IPTables},
-		"address/junk":                          &action.BlockIP{Address: "junk"},
-		"":                                      &action.Log{},
+		"process/4711":            &action.TerminateProcess{Process: action.Process{PID: 4711}},
+		"process/4712":            &action.SuspendProcess{Process: action.Process{PID: 4712}},
+		"process/4713":            &action.ResumeProcess{Process: action.Process{PID: 4713}},
+		"file//tmp/x":             &action.QuarantineFile{Path: "/tmp/x"},
+		"file//tmp/y":             &action.RestoreFile{Path: "/tmp/y", Entry: "e"},
+		"vault/e":                 &action.RestoreFile{Entry: "e"},
+		"address/198.51.100.0/24": &action.BlockIP{Address: "::ffff:198.51.100.2", Backend: action.NFTables},
+		"address/2001:db8::/64 firewall/iptables": &action.BlockIP{Address: "2001:DB8:0::1", Backend: action.IPTables},
+		"address/junk": &action.BlockIP{Address: "junk"},
+		"address/198.51.100.0/24 address/198.51.101.0/24 address/2001:db8::/64": &action.BlockIP{Address: "198.51.100.2",
+			Addresses: []string{"198.51.100.0/24", "198.51.101.0/31", "2001:db8::1", "198.51.100.128/25"}},
+		"": &action.Log{},
 	} {
 		if got := strings.Join(e.Targets(), " "); got != want {
 			t.Errorf("got %q, want %q", got, want)

@@ -179,8 +179,14 @@ func FuzzElement(f *testing.F) {
 		if c := comment(data); len(c) > 255 {
 			t.Errorf("a comment of %d bytes", len(c))
 		}
-		if s, ok, err := parseElement(data); err != nil && (ok || s != (standing{})) {
-			t.Errorf("%v, %t, %v", s, ok, err)
+		all, err := parseElements(data)
+		if err != nil && all != nil {
+			t.Errorf("%v, %v", all, err)
+		}
+		for i, p := range intervals(all) { // of keys that are no addresses, too
+			if p.to.Less(p.from) {
+				t.Errorf("%d: %v of %v", i, p, all)
+			}
 		}
 	})
 }

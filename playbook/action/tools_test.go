@@ -87,8 +87,8 @@ func FuzzNetwork(f *testing.F) {
 			}
 			return
 		}
-		if again, ok := blockedBy(blockTarget(what)); !ok || again != what || what != what.Masked() || TooBroad(what) != nil || what.Addr().Is4In6() {
-			t.Errorf("%q: %v, again %v", s, what, again)
+		if cover, ok := blockedBy(blockTarget(what)); !ok || cover != coverOf(what) || !cover.Contains(what.Addr()) || !cover.Contains(lastOf(what)) || what != what.Masked() || TooBroad(what) != nil || what.Addr().Is4In6() {
+			t.Errorf("%q: %v in %v", s, what, cover)
 		}
 	})
 }

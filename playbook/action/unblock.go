@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"riposte/stream"
@@ -96,8 +97,8 @@ func (u *UnblockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
 		return Receipt{}, false, err
 	}
 	var seen []Receipt
-	for _, what := range all {
-		r, done, err := u.look(ctx, env, what)
+	for _, nets := range byTarget(all) {
+		r, done, err := u.look(ctx, env, nets)
 		if err != nil || !done {
 			return Receipt{}, false, err
 		}
@@ -106,20 +107,23 @@ func (u *UnblockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
 	return together(seen), true, nil
 }
 
-func (u *UnblockIP) look(ctx context.Context, env Env, what netip.Prefix) (Receipt, bool, error) {
-	list, err := env.claimsOn(blockTarget(what))
+func (u *UnblockIP) look(ctx context.Context, env Env, nets []netip.Prefix) (Receipt, bool, error) {
+	list, err := env.claimsOn(blockTarget(nets[0]))
 	if err != nil {
 		return Receipt{}, false, err
 	}
+	rest, done := u.rest(list, nets, env)
 	var seen []Receipt
-	done := len(u.lifted(list, env)) == 0
-	for _, backend := range u.backends(list) {
-		_, there, err := u.entry(ctx, env, backend, what)
-		if err != nil {
-			return Receipt{}, false, err
+	for _, what := range nets {
+		for _, backend := range u.backends(list) {
+			_, there, err := u.entries(ctx, env, backend, what)
+			if err != nil {
+				return Receipt{}, false, err
+			}
+			_, stays := u.staying(there, rest, backend, what, env)
+			done = done && stays
+			seen = append(seen, Receipt{Unblocked, remains(what, backend, there, "was not blocked")})
 		}
-		done = done && !u.mustGo(there, list, backend, env)
-		seen = append(seen, Receipt{Unblocked, stays(what, backend, there, "was not blocked")})
 	}
 	return together(seen), done, nil
 }
@@ -131,11 +135,8 @@ func (u *UnblockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
 		return Receipt{}, err
 	}
 	var seen []Receipt
-	for _, what := range all {
-		if err := ctx.Err(); err != nil {
-			return Receipt{}, fmt.Errorf("%s: %s not begun: %w", u.Describe(), text(what), err)
-		}
-		r, err := u.release(ctx, env, what)
+	for _, nets := range byTarget(all) {
+		r, err := u.release(ctx, env, nets)
 		if err != nil {
 			return Receipt{}, fmt.Errorf("%s: %w", u.Describe(), err)
 		}
@@ -144,77 +145,116 @@ func (u *UnblockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
 	return together(seen), nil
 }
 
-// release changes the firewalls first and drops the claims when that was seen: a crash in
-// between leaves a claim, by which a successor knows what is to be done.
-func (u *UnblockIP) release(ctx context.Context, env Env, what netip.Prefix) (Receipt, error) {
-	list, err := env.claimsOn(blockTarget(what))
+// release changes the firewalls first and the claims when that was seen: a crash in
+// between leaves a claim, by which a successor knows what is to be done. nets are of one target.
+func (u *UnblockIP) release(ctx context.Context, env Env, nets []netip.Prefix) (Receipt, error) {
+	target := blockTarget(nets[0])
+	list, err := env.claimsOn(target)
 	if err != nil {
 		return Receipt{}, err
 	}
+	rest, _ := u.rest(list, nets, env)
 	var seen []Receipt
-	for _, backend := range u.backends(list) {
-		left, err := u.lift(ctx, env, backend, what, list)
-		if err != nil {
-			return Receipt{}, err
+	for _, what := range nets {
+		if err := ctx.Err(); err != nil {
+			return Receipt{}, fmt.Errorf("%s not begun: %w", text(what), err)
 		}
-		seen = append(seen, Receipt{Unblocked, stays(what, backend, left, "is not blocked any more")})
-	}
-	if keys := u.lifted(list, env); len(keys) > 0 {
-		if err := env.Claims.Drop(blockTarget(what), keys...); err != nil {
-			return Receipt{}, err
+		for _, backend := range u.backends(list) {
+			there, err := u.lift(ctx, env, backend, what, rest)
+			if err != nil {
+				return Receipt{}, err
+			}
+			seen = append(seen, Receipt{Unblocked, remains(what, backend, there, "is not blocked any more")})
 		}
 	}
-	return together(seen), nil
+	return together(seen), env.leave(target, list, rest)
 }
 
-// lift makes the entry of one firewall stand for what the other claims say, and returns
-// what it was seen to be afterwards.
-func (u *UnblockIP) lift(ctx context.Context, env Env, backend string, what netip.Prefix, list claims) (standing, error) {
-	fw, there, err := u.entry(ctx, env, backend, what)
-	if err != nil || !u.mustGo(there, list, backend, env) {
-		return there, err
+// lift makes the entries of one firewall be what the other claims say, and returns what
+// they were seen to be afterwards.
+func (u *UnblockIP) lift(ctx context.Context, env Env, backend string, what netip.Prefix, rest claims) ([]piece, error) {
+	fw, there, err := u.entries(ctx, env, backend, what)
+	if err != nil {
+		return nil, err
 	}
-	var want standing
-	if c, ok := list.without(u.lifted(list, env)...).longest(backend, time.Now()); ok {
-		want = c.standing(time.Now())
+	stay, all := u.staying(there, rest, backend, what, env)
+	if all {
+		return there, nil
 	}
-	if err := fw.shorten(ctx, what, want); err != nil {
-		return standing{}, err
+	if err := fw.shorten(ctx, what, stay); err != nil {
+		return nil, err
 	}
-	if there, err = fw.entry(ctx, what); err != nil {
-		return standing{}, fmt.Errorf("look whether %s is still blocked: %w", text(what), err)
+	if there, err = fw.entries(ctx, what); err != nil {
+		return nil, fmt.Errorf("look whether %s is still blocked: %w", text(what), err)
 	}
-	if u.mustGo(there, list, backend, env) {
-		return standing{}, fmt.Errorf("%s still stands in %s; does something else rewrite the firewall?", text(what), backend)
+	if _, all := u.staying(there, rest, backend, what, env); !all {
+		return nil, fmt.Errorf("%s still stands in %s; does something else rewrite the firewall?", text(what), backend)
 	}
 	return there, nil
 }
 
-// lifted are the keys of the claims that are to go.
-func (u *UnblockIP) lifted(list claims, env Env) (keys []string) {
+// rest are the claims without what they are to lose, which is all of nets. same says that
+// they lose nothing.
+func (u *UnblockIP) rest(list claims, nets []netip.Prefix, env Env) (rest claims, same bool) {
+	same = true
 	for _, c := range list {
-		its := c.AlertID == env.AlertID && c.Made == u.TTL && c.Backend == u.Backend
-		if env.Undoes != "" {
+		its := !u.Undo || c.AlertID == env.AlertID && c.Made == u.TTL && c.Backend == u.Backend
+		if u.Undo && env.Undoes != "" {
 			its = c.Key == env.Undoes
 		}
-		if its || !u.Undo {
-			keys = append(keys, c.Key)
+		if its && slices.ContainsFunc(nets, c.asks) {
+			same = false
+			c.Nets = slices.DeleteFunc(slices.Clone(c.Nets), func(n netip.Prefix) bool { return slices.Contains(nets, n) })
+			if len(c.Nets) == 0 {
+				continue
+			}
 		}
+		rest = append(rest, c)
 	}
-	return keys
+	return rest, same
 }
 
-// mustGo says that an entry stands for longer than those claims ask for that stay. One that
+// leave writes down what is left of the claims on a target.
+func (e Env) leave(target string, list, rest claims) error {
+	for _, c := range list {
+		var err error
+		if now, ok := rest.of(c.Key); !ok {
+			err = e.Claims.Drop(target, c.Key)
+		} else if len(now.Nets) < len(c.Nets) {
+			err = e.Claims.Put(target, now)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// staying are the blocks that are to be left of these. all says that no other was there, or
+// stood longer.
+func (u *UnblockIP) staying(there []piece, rest claims, backend string, what netip.Prefix, env Env) (stay []piece, all bool) {
+	all = true
+	for _, p := range there {
+		if u.mustGo(p, rest, backend, what, env) {
+			all = false
+		} else {
+			stay = append(stay, p)
+		}
+	}
+	return divide(append(stay, rest.asked(backend, what, time.Now())...)), all
+}
+
+// mustGo says that a block stands for longer than those claims ask for that stay. One that
 // Riposte has not made stays, and where one step's block is taken back so does one that was
 // made for another alert.
-func (u *UnblockIP) mustGo(there standing, list claims, backend string, env Env) bool {
-	if there.Left <= 0 || there.AlertID == "" || u.Undo && there.AlertID != env.AlertID {
+func (u *UnblockIP) mustGo(p piece, rest claims, backend string, what netip.Prefix, env Env) bool {
+	if p.AlertID == "" || u.Undo && p.AlertID != env.AlertID {
 		return false
 	}
-	now := time.Now()
-	return !slices.ContainsFunc(list.without(u.lifted(list, env)...), func(c Claim) bool {
-		return c.AlertID == there.AlertID && c.Backend == backend && (there.Left == forever || there.Left <= c.Left(now)+leeway)
+	asked := slices.DeleteFunc(rest.asked(backend, what, time.Now()), func(c piece) bool {
+		return c.AlertID != p.AlertID || p.Left != forever && p.Left > c.Left+leeway
 	})
+	return least(divide(asked), p.from, p.to, "").Left == 0
 }
 
 // backends are the firewalls to look at.
@@ -228,14 +268,14 @@ func (u *UnblockIP) backends(list claims) []string {
 	return all
 }
 
-func (u *UnblockIP) entry(ctx context.Context, env Env, backend string, what netip.Prefix) (firewall, standing, error) {
+func (u *UnblockIP) entries(ctx context.Context, env Env, backend string, what netip.Prefix) (firewall, []piece, error) {
 	fw, err := newFirewall(backend, env)
 	if err != nil {
-		return nil, standing{}, err
+		return nil, nil, err
 	}
-	there, err := fw.entry(ctx, what)
+	there, err := fw.entries(ctx, what)
 	if err != nil {
-		return nil, standing{}, fmt.Errorf("look for a block of %s: %w", text(what), err)
+		return nil, nil, fmt.Errorf("look for a block of %s: %w", text(what), err)
 	}
 	return fw, there, nil
 }
@@ -256,13 +296,27 @@ func (u *UnblockIP) prepare(env Env) ([]netip.Prefix, error) {
 	return all, nil
 }
 
-// stays says in words what is left of a block.
-func stays(what netip.Prefix, backend string, s standing, gone string) string {
-	switch {
-	case s.Left <= 0:
+// remains says in words what is left of a block.
+func remains(what netip.Prefix, backend string, there []piece, gone string) string {
+	if len(there) == 0 {
 		return fmt.Sprintf("%s %s (%s)", text(what), gone, backend)
-	case s.AlertID == "":
-		return fmt.Sprintf("%s stays blocked by %s: Riposte has not made that", text(what), backend)
 	}
-	return fmt.Sprintf("%s stays blocked by %s for %s more, for %q", text(what), backend, Duration(s.Left.Round(time.Second)), printable(clip(s.AlertID, maxField)))
+	var parts []string
+	for _, p := range there {
+		part := text(what)
+		if p.from != what.Addr() || p.to != lastOf(what) {
+			part = "of " + part + " " + p.String()
+		}
+		part += " stays blocked by " + backend
+		if p.AlertID == "" {
+			part += ": Riposte has not made that"
+		} else {
+			part += fmt.Sprintf(" for %s more, for %q", Duration(p.Left.Round(time.Second)), printable(clip(p.AlertID, maxField)))
+		}
+		if parts = append(parts, part); len(parts) == 3 && len(there) > 3 {
+			parts = append(parts, fmt.Sprintf("and %d more parts", len(there)-3))
+			break
+		}
+	}
+	return strings.Join(parts, ", ")
 }

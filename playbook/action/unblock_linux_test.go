@@ -69,14 +69,14 @@ func TestUndoBlock(t *testing.T) {
 							t.Errorf("got %v", r)
 						}
 						stands(t, backend, address, other, ttl[other])
-						if got := s.claimed("address/" + address); got != other {
+						if got := s.claimed(targetOf(address)); got != other {
 							t.Errorf("claims of %q", got)
 						}
 						if r := s.undo(block(backend, address, ttl[other]), other); !strings.Contains(r.Reason, "is not blocked any more") {
 							t.Errorf("got %v", r)
 						}
 						stands(t, backend, address, "", 0)
-						if got := s.claimed("address/" + address); got != "" {
+						if got := s.claimed(targetOf(address)); got != "" {
 							t.Errorf("claims of %q", got)
 						}
 					})
@@ -160,7 +160,7 @@ func TestUndoBlockOfOthers(t *testing.T) {
 		s.check(e, env, action.Unblocked)
 	})
 	stands(t, action.NFTables, "198.51.100.8", "a", time.Hour)
-	if got := s.claimed("address/198.51.100.8"); got != "a" {
+	if got := s.claimedOn("198.51.100.8"); got != "a" {
 		t.Errorf("claims of %q", got)
 	}
 }
@@ -191,7 +191,10 @@ func TestUnblock(t *testing.T) {
 		stands(t, backend, "198.51.100.2", "", 0)
 		stands(t, backend, "198.51.100.3", "c-"+backend, time.Hour)
 	}
-	if got := s.claimed("address/198.51.100.2"); got != "" {
+	if got := s.claimedOn("198.51.100.2"); got != "" {
+		t.Errorf("claims of %q", got)
+	}
+	if got := s.claimedOn("198.51.100.3"); got != "c-iptables c-nftables" {
 		t.Errorf("claims of %q", got)
 	}
 	// One of a version without claims.
@@ -235,7 +238,7 @@ func TestUnblockKilled(t *testing.T) {
 	s.apply(block(action.NFTables, "198.51.100.2", 2*time.Hour), "long", action.Blocked)
 	killed(t, "TestUnblockKilled", "undo", "RIPOSTE_TEST_SITE="+dir)
 	stands(t, action.NFTables, "198.51.100.2", "short", time.Hour)
-	if got := s.claimed("address/198.51.100.2"); got != "long short" {
+	if got := s.claimed("address/198.51.100.0/24"); got != "long short" {
 		t.Errorf("left behind: claims of %q", got)
 	}
 	e := undoOf(t, block(action.NFTables, "198.51.100.2", 2*time.Hour))
@@ -245,7 +248,7 @@ func TestUnblockKilled(t *testing.T) {
 	s.epoch += 1 << 20
 	s.undo(block(action.NFTables, "198.51.100.2", 2*time.Hour), "long")
 	stands(t, action.NFTables, "198.51.100.2", "short", time.Hour)
-	if got := s.claimed("address/198.51.100.2"); got != "short" {
+	if got := s.claimed("address/198.51.100.0/24"); got != "short" {
 		t.Errorf("completed: claims of %q", got)
 	}
 }
