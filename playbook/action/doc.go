@@ -86,19 +86,23 @@
 //
 // Addresses may be several, and networks up to /24 or /64, where an operator has written them;
 // an alert names one address. All of them are blocked or none: a protected address in a list
-// or in a network refuses the whole, and it is in place where all of them are. A network is
-// an entry by itself: it neither contains nor is contained in others that overlap it.
+// or in a network refuses the whole, and it is in place where all of them are.
 //
 // An address is dropped as a source of what comes in and as a destination of what goes
 // out, for a time. The time counts from Apply. Blocking again never shortens: the longer
 // time left wins, and the firewall's entry bears the ID of the alert that asked for it.
 //
-// Several alerts may ask for one address, so each step has a claim on it: until when, and
-// for which alert. The entry stands for the longest of the claims. A claim is written down
+// Several alerts may ask for one address, by itself or in a network, so each step has a claim:
+// on which addresses and networks, until when, and for which alert. Every address is blocked for
+// the longest of the claims that have it in them. Networks have one another in them or nothing in
+// common, so all that may overlap is in one /24 or /64: that is the target, whose lock blocks
+// in it take turns at, and whose file has all their claims. With nftables, where the elements
+// of a set must not overlap, blocks in it are divided into pieces that do not, each in the name of the
+// alert that asks longest; with iptables every network has rules of its own. A claim is written down
 // before the firewall is changed, and counts once the block was seen to stand: what was
 // never seen, because of a crash say, is put back by nobody. A block is in place where its
-// own step's claim counts and the firewall has an entry that stands for what is left of it:
-// blocked if that was made for this alert, already_blocked if for another. A claim alone is
+// own step's claim counts and every address of it stands in the firewall for what is left of it:
+// blocked if any of that was made for this alert, already_blocked if all for others. A claim alone is
 // not a block, and a block without a claim would go when somebody else's is taken back.
 //
 // Reassert puts back what claims ask for and the firewall lacks, with the time that is left:
@@ -110,8 +114,12 @@
 // allow-list lifts what was blocked before it, and a new gateway is reached again. What the guard
 // cannot tell of, at this moment, stays blocked.
 //
-// A target keeps a thousand claims, those that stand longest: more only tell that it is
-// flooded.
+// A target keeps a thousand claims: more only tell that it is flooded. Those for the addresses that
+// most claims are for go first, and of them the one that ends first.
+//
+// A table of an earlier version of Riposte, which had no sets of intervals, is made anew with all
+// that is blocked in it when something is to be changed or put back, in one transaction; claims of such a version
+// are taken over by Reassert.
 //
 // Packets that are only forwarded, to containers say, are not looked at.
 //
@@ -119,10 +127,11 @@
 //
 // The undo of block_ip, and an action by itself. As an undo it drops the claim of one step:
 // the one that Env.Undoes names, or where nobody says which, those that this alert has made
-// for the time in question. The firewall's entry is then made to stand for the longest of
-// the claims that are left, with the time that it has left, or is removed; one that was made
+// for the time in question. Each of its addresses is then blocked for the longest of
+// the claims that are left, with the time that it has left, or not any more; what was made
 // for another alert or by an operator stays as it is. By itself it lifts every block of an
-// address that Riposte has made, with claims or, by an older version, without.
+// address that Riposte has made, with claims or without; a block of a network only where it is
+// given that network.
 //
 // It is in place where no such claim is left and no entry stands in their name, also if
 // nothing was ever blocked. The claims go last: whoever dies before leaves them, and a

@@ -34,7 +34,11 @@ type survey func(ctx context.Context, what netip.Prefix) (standing, error)
 // Several may do so at once. Of env it needs Guard and, for an isolation, Reach.
 func Reassert(ctx context.Context, host Claimed, env Env) (restored int, err error) {
 	all, err := host.Claimed()
-	errs := []error{err}
+	moved, failed := adopt(host, all)
+	if moved {
+		all, err = host.Claimed()
+	}
+	errs := []error{err, failed}
 	surveys := make(map[string]survey)
 	for _, target := range slices.Sorted(maps.Keys(all)) {
 		if ctx.Err() != nil {
@@ -291,5 +295,5 @@ func blockedBy(target string) (netip.Prefix, bool) {
 		return netip.Prefix{}, false
 	}
 	what, err := parseNetwork(name)
-	return what, err == nil
+	return what, err == nil && what == coverOf(what)
 }

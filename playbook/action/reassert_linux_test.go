@@ -154,3 +154,41 @@ func TestReassertAtOnce(t *testing.T) {
 	}
 	stands(t, action.NFTables, "198.51.100.2", "a", time.Hour)
 }
+
+// TestReassertEarly has claims that an earlier version has left.
+func TestReassertEarly(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	needFirewalls(t)
+	s := newSite(t)
+	const one, two, net = "198.51.100.2", "198.51.100.3", "198.51.100.0/24"
+	for address, keys := range map[string][]string{one: {"list", "other"}, two: {"list"}, net: {"wide"}, "203.0.113.9": {"list"}} {
+		held, ok, err := s.gate.TryHold(time.Minute, "address/"+address)
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		for _, alert := range keys {
+			ttl := map[string]time.Duration{"list": time.Hour, "other": 2 * time.Hour, "wide": 30 * time.Minute}[alert]
+			c := action.Claim{Key: stepOf(alert), AlertID: alert, Backend: action.NFTables, Made: action.Duration(ttl), Until: time.Now().Add(ttl)}
+			if err := held.Put("address/"+address, c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		held.Release()
+	}
+	s.reassert(4)
+	s.reassert(0)
+	blocked(t, "198.51.100.0/31 wide 30m0s, "+one+" other 2h0m0s, "+two+" list 1h0m0s, 198.51.100.4-198.51.100.255 wide 30m0s, 203.0.113.9 list 1h0m0s")
+	if got := s.claimed("address/" + one); got != "" {
+		t.Errorf("claims of %q are where they were", got)
+	}
+	for address, want := range map[string]string{one: "list other", two: "list", net: "wide", "203.0.113.9": "list"} {
+		if got := s.claimedOn(address); got != want {
+			t.Errorf("claims on %s of %q, want %q", address, got, want)
+		}
+	}
+	s.undo(block(action.NFTables, one, 2*time.Hour), "other")
+	s.undo(blockAll(action.NFTables, time.Hour, one, two, "203.0.113.9"), "list")
+	blocked(t, net+" wide 30m0s")
+}

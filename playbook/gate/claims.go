@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,10 +17,10 @@ import (
 )
 
 const (
-	// maxClaims is how many claims a target keeps: those that stand longest. Whoever floods a
-	// host with alerts about one address must not make every block of it slower.
+	// maxClaims is how many claims a target keeps, see crowded. Whoever floods a host with alerts
+	// about one address must not make every block of it slower.
 	maxClaims     = 1000
-	maxClaimBytes = 4 << 20 // of a file; far more than maxClaims take
+	maxClaimBytes = 8 << 20 // of a file; far more than maxClaims take
 	unfinished    = ".new"  // ending of a file that is being written
 )
 
@@ -107,8 +108,7 @@ func (h *Hold) List(target string) ([]action.Claim, error) {
 	return h.gate.readClaims(hash(target), target)
 }
 
-// Put implements action.Claims. It also forgets claims whose time is over and, beyond
-// maxClaims, those that end first.
+// Put implements action.Claims. Beyond maxClaims it forgets others.
 func (h *Hold) Put(target string, c action.Claim) error {
 	if c.Key == "" {
 		return fmt.Errorf("claims on %s: a claim without a step", target)
@@ -117,13 +117,35 @@ func (h *Hold) Put(target string, c action.Claim) error {
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	list = slices.DeleteFunc(list, func(old action.Claim) bool { return old.Key == c.Key || old.Left(now) <= 0 })
-	if len(list) >= maxClaims {
-		slices.SortFunc(list, func(a, b action.Claim) int { return b.Until.Compare(a.Until) })
-		list = list[:maxClaims-1]
+	list = slices.DeleteFunc(list, func(old action.Claim) bool { return old.Key == c.Key })
+	for len(list) >= maxClaims {
+		i := crowded(list)
+		list = slices.Delete(list, i, i+1)
 	}
 	return h.gate.writeClaims(target, append(list, c), !c.Begun)
+}
+
+// crowded is the claim to forget first: of those for the addresses that most claims are for, the one
+// that ends first, so that a flood about one address costs none of its neighbours their claims.
+// What is over goes before all others.
+func crowded(list []action.Claim) int {
+	now, count := time.Now(), make(map[string]int)
+	crowd := func(c action.Claim) int {
+		if c.Left(now) <= 0 {
+			return len(list) + 1
+		}
+		return count[fmt.Sprint(c.Nets)]
+	}
+	for _, c := range list {
+		count[fmt.Sprint(c.Nets)]++
+	}
+	first := 0
+	for i, c := range list {
+		if more := cmp.Compare(crowd(c), crowd(list[first])); more > 0 || more == 0 && c.Until.Before(list[first].Until) {
+			first = i
+		}
+	}
+	return first
 }
 
 // Drop implements action.Claims.

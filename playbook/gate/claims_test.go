@@ -3,6 +3,7 @@ package gate
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -45,8 +46,12 @@ func TestClaims(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := keys(t, c, "ip:a"); got != "a b" {
+	// What is over stays until somebody has told of it.
+	if got := keys(t, c, "ip:a"); got != "a b gone" {
 		t.Errorf("claims of %s", got)
+	}
+	if err := c.Drop("ip:a", "gone"); err != nil {
+		t.Error(err)
 	}
 	if got := keys(t, c, "ip:b"); got != "" {
 		t.Errorf("claims on another target: %s", got)
@@ -108,30 +113,50 @@ func TestClaims(t *testing.T) {
 
 func later() uint64 { return uint64(time.Now().UnixMicro()) }
 
-// TestClaimsFlood has more ask for one target than are kept: those stay that stand longest,
-// and whoever asks now.
+// TestClaimsFlood has more ask for one target than are kept. What is over goes, then those for the
+// addresses that most ask for, from the one that ends first; whoever asks now stays.
 func TestClaimsFlood(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	pass := h.enter(h.open("h-1-own"), Step{Key: "one", Targets: []string{"t"}}, Token{10, "n"})
 	c := pass.Claims()
-	file := claimFile{Target: "t"}
-	for i := range maxClaims {
-		file.Claims = append(file.Claims, claimOf(fmt.Sprint("k", i), time.Hour+time.Duration(i)*time.Second))
+	on := func(c action.Claim, net string) action.Claim {
+		c.Nets = []netip.Prefix{netip.MustParsePrefix(net)}
+		return c
+	}
+	file := claimFile{Target: "t", Claims: []action.Claim{
+		on(claimOf("beside", 10*time.Minute), "198.51.100.8/32"), on(claimOf("around", 20*time.Minute), "198.51.100.0/24"),
+		on(claimOf("over", -time.Minute), "198.51.100.9/32"),
+	}}
+	for i := len(file.Claims); i < maxClaims; i++ {
+		file.Claims = append(file.Claims, on(claimOf(fmt.Sprint("k", i), time.Hour+time.Duration(i)*time.Second), "198.51.100.7/32"))
 	}
 	raw, _ := json.Marshal(file)
 	if err := os.WriteFile(filepath.Join(h.state, claimDir, hash("t")), raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Put("t", claimOf("now", time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	list, err := c.List("t")
-	has := func(key string) bool {
-		return slices.ContainsFunc(list, func(c action.Claim) bool { return c.Key == key })
-	}
-	if err != nil || len(list) != maxClaims || !has("now") || has("k0") || !has("k1") {
-		t.Errorf("%d claims, %v", len(list), err)
+	all := strings.Fields("beside around over k3 k4 k5 now now2 now3")
+	for i, want := range []string{"beside around k3 k4 k5 now", "beside around k3 k4 k5 now2", "beside around k4 k5 now2 now3"} {
+		left := time.Minute // it is the one that ends first by now
+		if i > 0 {
+			left = 24 * time.Hour
+		}
+		if err := c.Put("t", on(claimOf(all[6+i], left), "198.51.100.7/32")); err != nil {
+			t.Fatal(err)
+		}
+		list, err := c.List("t")
+		if err != nil || len(list) != maxClaims {
+			t.Errorf("%d claims, %v", len(list), err)
+		}
+		var got []string
+		for _, key := range all {
+			if slices.ContainsFunc(list, func(c action.Claim) bool { return c.Key == key }) {
+				got = append(got, key)
+			}
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("there are %v, want %s", got, want)
+		}
 	}
 }
 
