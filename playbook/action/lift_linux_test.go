@@ -125,6 +125,13 @@ func TestLiftOfFew(t *testing.T) {
 	stands(t, action.NFTables, "198.51.100.0/28", "", 0)
 	stands(t, action.NFTables, "203.0.113.0/24", "a", time.Hour)
 
+	// Of blocks that overlap those are lifted that have it in them.
+	s.apply(blockAll(action.NFTables, time.Hour, "198.51.100.0/28"), "a", action.Blocked)
+	s.apply(blockAll(action.NFTables, 2*time.Hour, "198.51.100.7", "198.51.100.8"), "b", action.Blocked)
+	s.lift(allowing(t, "198.51.100.7"), "198.51.100.0/28", "198.51.100.7")
+	blocked(t, "198.51.100.8 b 2h0m0s, 203.0.113.0/24 a 1h0m0s")
+	s.undo(blockAll(action.NFTables, 2*time.Hour, "198.51.100.7", "198.51.100.8"), "b")
+
 	// What an operator has blocked by himself stays, and it is said.
 	const one = "198.51.100.2"
 	s.apply(block(action.NFTables, one, time.Hour), "a", action.Blocked)

@@ -212,3 +212,15 @@ func TestGroupMount(t *testing.T) {
 		}
 	}
 }
+
+// TestTimeout wants no block to stand for ever because hardly anything is left of it: the kernel rounds
+// a timeout to ticks, and none is no end.
+func TestTimeout(t *testing.T) {
+	for left, want := range map[time.Duration]time.Duration{
+		forever: 0, 1: 100 * time.Millisecond, time.Millisecond: 100 * time.Millisecond, time.Hour: time.Hour,
+	} {
+		if got := (standing{Left: left}).timeout(); got != want {
+			t.Errorf("%v: %v, want %v", left, got, want)
+		}
+	}
+}

@@ -257,3 +257,36 @@ func TestUnblockKilled(t *testing.T) {
 type dying struct{ action.Claims }
 
 func (dying) Drop(string, ...string) error { die(); return nil }
+
+// TestUnblockPart lifts some of what one step has blocked in one network, and leaves what others
+// ask of the same addresses.
+func TestUnblockPart(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	needFirewalls(t)
+	s := newSite(t)
+	s.apply(blockAll(action.NFTables, time.Hour, "198.51.100.2", "198.51.100.3", "198.51.100.0/28"), "a", action.Blocked)
+	s.apply(blockAll(action.NFTables, 2*time.Hour, "198.51.100.2", "198.51.100.16/28"), "b", action.Blocked)
+	unblock := func(address string) {
+		t.Helper()
+		s.apply(&action.UnblockIP{Addresses: []string{address}, Backend: action.NFTables}, "u", action.Unblocked)
+	}
+	unblock("198.51.100.4") // which is blocked in a network only
+	blocked(t, "198.51.100.0/31 a 1h0m0s, 198.51.100.2 b 2h0m0s, 198.51.100.3-198.51.100.15 a 1h0m0s, 198.51.100.16/28 b 2h0m0s")
+	unblock("198.51.100.2")
+	blocked(t, "198.51.100.0/28 a 1h0m0s, 198.51.100.16/28 b 2h0m0s")
+	unblock("198.51.100.0/28")
+	blocked(t, "198.51.100.3 a 1h0m0s, 198.51.100.16/28 b 2h0m0s")
+	for address, want := range map[string]string{"198.51.100.2": "", "198.51.100.0/28": "", "198.51.100.3": "a", "198.51.100.16/28": "b"} {
+		if got := s.claimedOn(address); got != want {
+			t.Errorf("claims on %s of %q, want %q", address, got, want)
+		}
+	}
+	s.undo(blockAll(action.NFTables, 2*time.Hour, "198.51.100.2", "198.51.100.16/28"), "b")
+	unblock("198.51.100.3")
+	blocked(t, "")
+	if got := s.claimed("address/198.51.100.0/24"); got != "" {
+		t.Errorf("claims of %q", got)
+	}
+}
