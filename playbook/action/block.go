@@ -35,6 +35,9 @@ type BlockSpec struct {
 	TTL Span `yaml:"ttl" template:"duration"`
 	// Backend is nftables, iptables or netsh; the default is nftables, on Windows netsh.
 	Backend string `yaml:"backend"`
+	// Program is parent to have the executable of the process that started the alert's, by
+	// process.parent.exe, blocked as well, whomever it talks to. Only netsh can do that.
+	Program string `yaml:"program"`
 }
 
 const maxTTL = 24 * time.Hour
@@ -60,6 +63,12 @@ func (s *BlockSpec) Validate() error {
 	} else if !validTTL(ttl) {
 		return fmt.Errorf("ttl: %s is not a whole number of seconds within 1s to %s", ttl, Duration(maxTTL))
 	}
+	switch {
+	case s.Program != "" && s.Program != targetParent:
+		return fmt.Errorf("program: %q is not %s", s.Program, targetParent)
+	case s.Program != "" && s.Backend != Netsh:
+		return fmt.Errorf("program: only the backend %s blocks a program; this is %s", Netsh, s.Backend)
+	}
 	switch s.Backend {
 	case NFTables, IPTables, Netsh:
 		return nil
@@ -72,14 +81,17 @@ func validTTL(d time.Duration) bool {
 }
 
 // Resolve implements Spec. It returns nil where the alert names no address and the spec
-// does not either.
+// does not either, nor a program.
 func (s *BlockSpec) Resolve(a *stream.Alert, seen Seen) Effect {
 	address, more, ok := s.Address.resolve(a)
 	b := &BlockIP{Address: address, Addresses: more, TTL: s.TTL.Duration(), Backend: s.Backend}
 	if p, named := processOf(a, seen); named && slices.Contains(s.Address, remotes) {
 		b.Of = &p
 	}
-	if !ok && b.Of == nil {
+	if s.Program == targetParent {
+		b.Program = parentProgram(a)
+	}
+	if !ok && b.Of == nil && b.Program == nil {
 		return nil
 	}
 	return b
@@ -114,12 +126,19 @@ type BlockIP struct {
 	Looked    string   `json:"looked,omitempty"`    // what Look has found
 	TTL       Duration `json:"ttl"`
 	Backend   string   `json:"backend"`
+	Program   *string  `json:"program,omitempty"` // an executable, unchecked; empty where the alert names none
 }
 
 // Targets implements Effect. Two blocks that may overlap take turns; those of iptables all
 // do, since a change of theirs takes several calls.
 func (b *BlockIP) Targets() []string {
-	targets := addressTargets(b.Address, b.Addresses)
+	var targets []string
+	if !b.noAddress() || b.Program == nil {
+		targets = addressTargets(b.Address, b.Addresses)
+	}
+	if b.Program != nil {
+		targets = append(targets, programTarget+*b.Program)
+	}
 	if b.Backend == IPTables {
 		targets = append(targets, firewallTarget)
 	}
@@ -131,6 +150,9 @@ func (b *BlockIP) Describe() string {
 	what := listed(b.Address, b.Addresses)
 	if b.Of != nil && b.Looked == "" {
 		what = strings.TrimPrefix(what+", what "+b.Of.String()+" talks to", ", ")
+	}
+	if b.Program != nil {
+		what = strings.TrimPrefix(what+", the program "+printable(clip(*b.Program, maxField)), ", ")
 	}
 	return fmt.Sprintf("block %s for %s (%s)", what, b.TTL, b.Backend)
 }
@@ -160,6 +182,17 @@ func (b *BlockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
 		}
 		seen = append(seen, r)
 	}
+	if b.Program != nil {
+		programs, err := programsOf(fw)
+		if err != nil {
+			return Receipt{}, false, err
+		}
+		r, inPlace, err := b.probeProgram(ctx, env, programs)
+		if err != nil || !inPlace {
+			return Receipt{}, false, err
+		}
+		seen = append(seen, r)
+	}
 	return together(seen), true, nil
 }
 
@@ -174,47 +207,6 @@ func (b *BlockIP) look(ctx context.Context, fw firewall, nets []netip.Prefix) ([
 		all = append(all, s)
 	}
 	return all, nil
-}
-
-// nothing says that all it was to block are the addresses of a process that has none.
-func (b *BlockIP) nothing() bool { return b.Looked != "" && b.Address == "" && len(b.Addresses) == 0 }
-
-// Look implements Looker: it finds out whom the process talks to. Protected addresses among
-// them are left out: the resolver is somebody whom malware talks to, too.
-func (b *BlockIP) Look(ctx context.Context, env Env) (Effect, error) {
-	if b.Of == nil || b.Looked != "" {
-		return b, nil
-	}
-	peers, gone, err := b.Of.peers(ctx, env)
-	if err != nil {
-		return nil, err
-	}
-	whole := *b
-	whole.Addresses = slices.Clone(b.Addresses)
-	found, left := 0, []string{}
-	for _, addr := range peers {
-		err := env.Guard.Address(addr)
-		reason, refused := Reason(err)
-		switch {
-		case refused:
-			left = append(left, reason)
-		case err != nil:
-			return nil, err
-		case len(whole.Addresses) == mostAddresses:
-			left = append(left, fmt.Sprintf("%s is one too many", addr))
-		default:
-			whole.Addresses = append(whole.Addresses, addr.String())
-			found++
-		}
-	}
-	whole.Looked = fmt.Sprintf("%s talks to %d addresses that may be blocked", b.Of, found)
-	if gone {
-		whole.Looked = b.Of.String() + " had exited before; whom it talked to cannot be told"
-	}
-	if len(left) > 0 {
-		whole.Looked += "; left out: " + clip(strings.Join(left, "; "), maxField)
-	}
-	return &whole, nil
 }
 
 // Apply implements Effect. Where one of several cannot be blocked, those before it stay
@@ -232,6 +224,17 @@ func (b *BlockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
 		r, err := b.enforce(ctx, env, fw, nets)
 		if err != nil {
 			return Receipt{}, err
+		}
+		seen = append(seen, r)
+	}
+	if b.Program != nil {
+		programs, err := programsOf(fw)
+		if err != nil {
+			return Receipt{}, err
+		}
+		r, err := b.enforceProgram(ctx, env, programs)
+		if err != nil {
+			return Receipt{}, fmt.Errorf("%s: %w", b.Describe(), err)
 		}
 		seen = append(seen, r)
 	}
@@ -358,9 +361,17 @@ func (b *BlockIP) receipt(what netip.Prefix, s standing, env Env) Receipt {
 
 // prepare checks everything that may refuse, and picks the backend.
 func (b *BlockIP) prepare(env Env) ([]netip.Prefix, firewall, error) {
-	all, err := parseAll(b.Address, b.Addresses)
-	if err != nil {
-		return nil, nil, err
+	var all []netip.Prefix
+	if !b.noAddress() || b.Program == nil {
+		var err error
+		if all, err = parseAll(b.Address, b.Addresses); err != nil {
+			return nil, nil, err
+		}
+	}
+	if b.Program != nil {
+		if err := guardedProgram(env.Guard, *b.Program, b.Backend); err != nil {
+			return nil, nil, err
+		}
 	}
 	if !validTTL(time.Duration(b.TTL)) {
 		return nil, nil, Refuse("a block for %s is not a whole number of seconds within 1s to %s", b.TTL, Duration(maxTTL))

@@ -2,13 +2,13 @@ package action
 
 import "net/netip"
 
-// netshAdd are the commands that block addresses on Windows, one a direction. They are
+// netshAdd are the commands that block on Windows what match says, one a direction. They are
 // built on every system, so that they can be checked on every system.
-func netshAdd(alertID string, what netip.Prefix) [][]string {
+func netshAdd(alertID, match string) [][]string {
 	var argvs [][]string
 	for _, dir := range []string{"in", "out"} {
 		argvs = append(argvs, []string{"netsh", "advfirewall", "firewall", "add", "rule",
-			netshName(alertID), "dir=" + dir, "action=block", "remoteip=" + text(what)})
+			netshName(alertID), "dir=" + dir, "action=block", match})
 	}
 	return argvs
 }
@@ -18,10 +18,17 @@ func netshShow(alertID string) []string {
 	return []string{"netsh", "advfirewall", "firewall", "show", "rule", netshName(alertID)}
 }
 
-// netshDelete is the command that removes an alert's rules about some addresses, and exits
+// netshShowPrograms tells of programs, too.
+func netshShowPrograms(alertID string) []string { return append(netshShow(alertID), "verbose") }
+
+// netshDelete is the command that removes an alert's rules of this kind, and exits
 // with 1 where there are none.
-func netshDelete(alertID string, what netip.Prefix) []string {
-	return []string{"netsh", "advfirewall", "firewall", "delete", "rule", netshName(alertID), "remoteip=" + text(what)}
+func netshDelete(alertID, match string) []string {
+	return []string{"netsh", "advfirewall", "firewall", "delete", "rule", netshName(alertID), match}
 }
 
 func netshName(alertID string) string { return "name=riposte-" + alertID }
+
+// What a rule is about: addresses, or a program whomever it talks to.
+func netshAddresses(what netip.Prefix) string { return "remoteip=" + text(what) }
+func netshProgram(path string) string         { return "program=" + path }

@@ -34,12 +34,41 @@ func (n netsh) standing(ctx context.Context, what netip.Prefix) (standing, error
 }
 
 func (n netsh) block(ctx context.Context, what netip.Prefix, asked []piece) error {
-	for _, argv := range netshAdd(n.alertID, what) {
+	return n.add(ctx, netshAddresses(what))
+}
+
+func (n netsh) add(ctx context.Context, match string) error {
+	for _, argv := range netshAdd(n.alertID, match) {
 		if _, err := runTool(ctx, nil, argv); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (n netsh) remove(ctx context.Context, match string) error {
+	if _, err := runTool(ctx, nil, netshDelete(n.alertID, match)); !noSuchRule(err) {
+		return err
+	}
+	return nil
+}
+
+// programStands implements programFirewall, as do the two that follow.
+func (n netsh) programStands(ctx context.Context, path string) (bool, error) {
+	out, err := runTool(ctx, nil, netshShowPrograms(n.alertID))
+	if noSuchRule(err) {
+		return false, nil
+	}
+	// One rule a direction; Windows does not tell upper from lower case.
+	return err == nil && strings.Count(strings.ToLower(out), strings.ToLower(path)) >= 2, err
+}
+
+func (n netsh) blockProgram(ctx context.Context, path string) error {
+	return n.add(ctx, netshProgram(path))
+}
+
+func (n netsh) unblockProgram(ctx context.Context, path string) error {
+	return n.remove(ctx, netshProgram(path))
 }
 
 // entries are this alert's own rules only, as for standing: those of others are theirs.
@@ -54,10 +83,7 @@ func (n netsh) entries(ctx context.Context, what netip.Prefix) ([]piece, error) 
 // shorten removes this alert's own rules. What others ask stands by rules of their own, and
 // none of them ends by itself.
 func (n netsh) shorten(ctx context.Context, what netip.Prefix, stay []piece) error {
-	if _, err := runTool(ctx, nil, netshDelete(n.alertID, what)); !noSuchRule(err) {
-		return err
-	}
-	return nil
+	return n.remove(ctx, netshAddresses(what))
 }
 
 func (n netsh) survey(context.Context) (survey, error) { return n.standing, nil }

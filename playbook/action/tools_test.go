@@ -1,6 +1,7 @@
 package action
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -9,15 +10,25 @@ import (
 // TestNetshCommands is all there is to check of netsh on other systems.
 func TestNetshCommands(t *testing.T) {
 	var got []string
-	for _, argv := range netshAdd("a-1", netip.MustParsePrefix("198.51.100.2/32")) {
-		got = append(got, strings.Join(argv, " "))
+	for _, match := range []string{netshAddresses(netip.MustParsePrefix("198.51.100.2/32")), netshAddresses(netip.MustParsePrefix("2001:db8::/64")),
+		netshProgram(`C:\Program Files\Office\WINWORD.EXE`)} {
+		for _, argv := range append(netshAdd("a-1", match), netshDelete("a-1", match)) {
+			got = append(got, fmt.Sprintf("%q", argv[3:]))
+		}
 	}
-	got = append(got, strings.Join(netshShow("a-1"), " "), strings.Join(netshDelete("a-1", netip.MustParsePrefix("198.51.100.2/32")), " "))
+	got = append(got, strings.Join(netshShow("a-1"), " "), strings.Join(netshShowPrograms("a-1"), " "))
 	want := []string{
-		"netsh advfirewall firewall add rule name=riposte-a-1 dir=in action=block remoteip=198.51.100.2",
-		"netsh advfirewall firewall add rule name=riposte-a-1 dir=out action=block remoteip=198.51.100.2",
+		`["add" "rule" "name=riposte-a-1" "dir=in" "action=block" "remoteip=198.51.100.2"]`,
+		`["add" "rule" "name=riposte-a-1" "dir=out" "action=block" "remoteip=198.51.100.2"]`,
+		`["delete" "rule" "name=riposte-a-1" "remoteip=198.51.100.2"]`,
+		`["add" "rule" "name=riposte-a-1" "dir=in" "action=block" "remoteip=2001:db8::/64"]`,
+		`["add" "rule" "name=riposte-a-1" "dir=out" "action=block" "remoteip=2001:db8::/64"]`,
+		`["delete" "rule" "name=riposte-a-1" "remoteip=2001:db8::/64"]`,
+		`["add" "rule" "name=riposte-a-1" "dir=in" "action=block" "program=C:\\Program Files\\Office\\WINWORD.EXE"]`,
+		`["add" "rule" "name=riposte-a-1" "dir=out" "action=block" "program=C:\\Program Files\\Office\\WINWORD.EXE"]`,
+		`["delete" "rule" "name=riposte-a-1" "program=C:\\Program Files\\Office\\WINWORD.EXE"]`,
 		"netsh advfirewall firewall show rule name=riposte-a-1",
-		"netsh advfirewall firewall delete rule name=riposte-a-1 remoteip=198.51.100.2",
+		"netsh advfirewall firewall show rule name=riposte-a-1 verbose",
 	}
 	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
 		t.Errorf("got\n%s\nwant\n%s", g, w)

@@ -65,17 +65,19 @@ type UnblockIP struct {
 	// known it is the blocks that this very alert asked for and that were made for TTL.
 	Undo bool     `json:"undo,omitempty"`
 	TTL  Duration `json:"ttl,omitzero"`
+	// Program is that of the block, see BlockIP.
+	Program *string `json:"program,omitempty"`
 }
 
 // Undo implements Reversible: it takes back this block's claim, and whatever of the block
 // no other claim asks for.
 func (b *BlockIP) Undo() (string, Effect) {
-	return "unblock_ip", &UnblockIP{Address: b.Address, Addresses: b.Addresses, Backend: b.Backend, Undo: true, TTL: b.TTL}
+	return "unblock_ip", &UnblockIP{Address: b.Address, Addresses: b.Addresses, Backend: b.Backend, Undo: true, TTL: b.TTL, Program: b.Program}
 }
 
 // Targets implements Effect. One that lifts all blocks may meet some in iptables.
 func (u *UnblockIP) Targets() []string {
-	b := BlockIP{Address: u.Address, Addresses: u.Addresses, Backend: u.Backend}
+	b := BlockIP{Address: u.Address, Addresses: u.Addresses, Backend: u.Backend, Program: u.Program}
 	if !u.Undo {
 		b.Backend = IPTables
 	}
@@ -85,20 +87,28 @@ func (u *UnblockIP) Targets() []string {
 // Describe implements Effect.
 func (u *UnblockIP) Describe() string {
 	if u.Undo {
-		return fmt.Sprintf("take back the block of %s for %s (%s)", listed(u.Address, u.Addresses), u.TTL, u.Backend)
+		b := BlockIP{Address: u.Address, Addresses: u.Addresses, TTL: u.TTL, Backend: u.Backend, Program: u.Program}
+		return "take back the block of " + strings.TrimPrefix(b.Describe(), "block ")
 	}
 	return "unblock " + listed(u.Address, u.Addresses)
 }
 
 // Probe implements Effect.
 func (u *UnblockIP) Probe(ctx context.Context, env Env) (Receipt, bool, error) {
-	all, err := u.prepare(env)
+	all, programs, err := u.prepare(env)
 	if err != nil {
 		return Receipt{}, false, err
 	}
 	var seen []Receipt
 	for _, nets := range byTarget(all) {
 		r, done, err := u.look(ctx, env, nets)
+		if err != nil || !done {
+			return Receipt{}, false, err
+		}
+		seen = append(seen, r)
+	}
+	if programs != nil {
+		r, done, err := u.lookProgram(ctx, env, programs)
 		if err != nil || !done {
 			return Receipt{}, false, err
 		}
@@ -130,13 +140,20 @@ func (u *UnblockIP) look(ctx context.Context, env Env, nets []netip.Prefix) (Rec
 
 // Apply implements Effect.
 func (u *UnblockIP) Apply(ctx context.Context, env Env) (Receipt, error) {
-	all, err := u.prepare(env)
+	all, programs, err := u.prepare(env)
 	if err != nil {
 		return Receipt{}, err
 	}
 	var seen []Receipt
 	for _, nets := range byTarget(all) {
 		r, err := u.release(ctx, env, nets)
+		if err != nil {
+			return Receipt{}, fmt.Errorf("%s: %w", u.Describe(), err)
+		}
+		seen = append(seen, r)
+	}
+	if programs != nil {
+		r, err := u.releaseProgram(ctx, env, programs)
 		if err != nil {
 			return Receipt{}, fmt.Errorf("%s: %w", u.Describe(), err)
 		}
@@ -282,18 +299,27 @@ func (u *UnblockIP) entries(ctx context.Context, env Env, backend string, what n
 
 // prepare checks everything that may refuse. The guard is not asked: what it protects is
 // better not blocked.
-func (u *UnblockIP) prepare(env Env) ([]netip.Prefix, error) {
-	all, err := parseAll(u.Address, u.Addresses)
-	if err != nil {
-		return nil, err
+func (u *UnblockIP) prepare(env Env) (all []netip.Prefix, programs programFirewall, err error) {
+	if u.Program == nil || u.Address != "" || len(u.Addresses) > 0 {
+		if all, err = parseAll(u.Address, u.Addresses); err != nil {
+			return nil, nil, err
+		}
 	}
-	if _, err := newFirewall(u.Backend, env); err != nil {
-		return nil, err
+	fw, err := newFirewall(u.Backend, env)
+	if err != nil {
+		return nil, nil, err
 	}
 	if u.Backend == Netsh && !u.Undo {
-		return nil, Refuse("each alert has rules of its own in netsh: undo their blocks, or delete the rules named riposte-ALERT")
+		return nil, nil, Refuse("each alert has rules of its own in netsh: undo their blocks, or delete the rules named riposte-ALERT")
 	}
-	return all, nil
+	if u.Program == nil {
+		return all, nil, nil
+	}
+	if !programForm.MatchString(*u.Program) {
+		return nil, nil, Refuse("%q is not an absolute path of Windows", clip(*u.Program, maxField))
+	}
+	programs, err = programsOf(fw)
+	return all, programs, err
 }
 
 // remains says in words what is left of a block.
