@@ -121,6 +121,9 @@
 // that is blocked in it when something is to be changed or put back, in one transaction; claims of such a version
 // are taken over by Reassert.
 //
+// With netsh the executable of the alert's parent process can be blocked, too. Anybody may have
+// written its path, so it must be an absolute one in the plainest form, and none of Windows' own.
+//
 // Packets that are only forwarded, to containers say, are not looked at.
 //
 // # unblock_ip
