@@ -3,8 +3,10 @@ package crash
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,5 +258,8 @@ func (s *scene) claims(address string) []action.Claim {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return all["address/"+address]
+	target := (&action.BlockIP{Address: address}).Targets()[0]
+	return slices.DeleteFunc(all[target], func(c action.Claim) bool {
+		return !slices.ContainsFunc(c.Nets, func(what netip.Prefix) bool { return what.IsSingleIP() && what.Addr().String() == address })
+	})
 }
