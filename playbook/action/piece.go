@@ -66,10 +66,16 @@ func (p piece) outside(what netip.Prefix) (all []piece) {
 	return all
 }
 
+// joins says that a neighbour may be part of what the piece is part of. Two single addresses have
+// been blocked as such, and an operator's elements, which are for no alert, stay as they are.
+func (p piece) joins(next piece) bool {
+	return p.AlertID != "" && p.AlertID == next.AlertID && (p.from != p.to || next.from != next.to)
+}
+
 // divide makes of pieces that may overlap such as do not, in the order of their addresses:
-// each address goes to the piece that stands longest for it. Neighbours that were made for one
-// alert become one, if they end at about the same time; what was made for none is an
-// operator's, and stays as it is where it stands longest.
+// each address goes to the piece that stands longest for it. Neighbours that join become one, if
+// they end at about the same time: that is what is left when somebody else's piece between
+// them has gone.
 func divide(all []piece) (out []piece) {
 	var starts []netip.Addr
 	for _, p := range all {
@@ -97,8 +103,7 @@ func divide(all []piece) (out []piece) {
 		if i+1 < len(starts) && starts[i+1].Compare(best.to) <= 0 {
 			next.to = starts[i+1].Prev()
 		}
-		if n := len(out) - 1; n >= 0 && out[n].to.Next() == from &&
-			(best == last || next.AlertID != "" && next.AlertID == out[n].AlertID && (next.Left-first).Abs() <= leeway) {
+		if n := len(out) - 1; n >= 0 && out[n].to.Next() == from && (best == last || out[n].joins(next) && (next.Left-first).Abs() <= leeway) {
 			out[n].to = next.to
 			if out[n].Left < next.Left {
 				out[n].standing = next.standing
