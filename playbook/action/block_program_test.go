@@ -17,7 +17,7 @@ const word = `C:\Program Files\Office\WINWORD.EXE`
 // TestProgramResolve binds a block to the parent's executable, with an address and without.
 func TestProgramResolve(t *testing.T) {
 	t.Parallel()
-	spec := &BlockSpec{Address: Addresses{sourceIP}, TTL: time.Hour, Backend: Netsh, Program: targetParent}
+	spec := &BlockSpec{Address: Addresses{sourceIP}, TTL: "1h", Backend: Netsh, Program: targetParent}
 	for _, c := range []struct {
 		address, exe, want, targets string
 	}{
