@@ -26,12 +26,15 @@ func TestChangedFiles(t *testing.T) {
 	for _, path := range []string{dir, book} {
 		write("mode: enforce")
 		s := newSource("playbooks", path)
-		if s.changed(log) || s.changed(log) {
-			t.Errorf("%s changes by itself", path)
+		want := func(what string, answers ...bool) {
+			for i, want := range answers {
+				if got := s.changed(log); got != want {
+					t.Errorf("%s, %s: changed: %v at look %d, want %v", path, what, got, i, want)
+				}
+			}
 		}
+		want("left alone", false, false)
 		write("mode: observe")
-		if s.changed(log) || !s.changed(log) || s.changed(log) {
-			t.Errorf("%s has changed, once, and was to be read once it stayed so", path)
-		}
+		want("rewritten, and read once it stays so", false, true, false)
 	}
 }
