@@ -88,7 +88,7 @@ func TestUsage(t *testing.T) {
 		{args: "responder --group a/b", want: `group "a/b": want`},
 		{args: "responder --host a/b", want: `host "a/b": want`},
 		{args: "responder --palybooks /tmp", want: "unknown flag: --palybooks"},
-		{args: "responder now", want: "unknown command"},
+		{args: "responder now", want: "wrong number of arguments"},
 		{args: "respond", want: `did you mean responder?`},
 		{args: "ledger list -o yaml", want: "want one of table, json"},
 	} {
