@@ -124,7 +124,8 @@ func (p *promise) answered(s *seen, g stream.Group, streamID string) bool {
 	text := func(name string) string { v, _ := p.alerts[streamID][name].(string); return v }
 	if digest := text("reopened"); digest != "" {
 		h, _, err := ledger.ParseEntry([]byte(s.books[g].entries[stream.AlertID(text("id"))]))
-		return err != nil || h.Digest != digest || h.Settled() || h.State == ledger.Waiting // without an entry there was nothing to do
+		// Without an entry there was nothing to do.
+		return err != nil || h.Digest != digest || h.Settled() || h.State == ledger.Waiting || g == other && p.acked[streamID]
 	}
 	if g == other {
 		return p.acked[streamID] ||
