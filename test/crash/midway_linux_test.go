@@ -14,7 +14,7 @@ import (
 
 // delays after which a replica dies that has begun an effect: most take some milliseconds.
 var delays = []time.Duration{
-	100 * time.Microsecond, 900 * time.Microsecond, 3 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	100 * time.Microsecond, 2 * time.Millisecond, 10 * time.Millisecond,
 }
 
 // TestMidway kills replicas in the middle of each action, and of each undo, wherever that
