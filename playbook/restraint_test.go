@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"riposte/playbook"
 	"riposte/playbook/gate"
 	"riposte/stream"
+	"riposte/test/need"
 	"riposte/test/redistest"
 )
 
@@ -226,9 +226,7 @@ func TestApproval(t *testing.T) {
 // ended is not asked about.
 func TestApprovalAtAnotherGate(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS == "windows" {
-		t.Skip("needs /bin/mkdir")
-	}
+	mkdir := need.Binary(t, "mkdir") // which fails the second time
 	for _, c := range []struct {
 		before  string // what a replica of mode enforce did before it died
 		parked  bool
@@ -243,7 +241,7 @@ func TestApprovalAtAnotherGate(t *testing.T) {
 			t.Parallel()
 			srv, gateDir := redistest.Start(t), t.TempDir()
 			rdb, made := srv.Client(), t.TempDir()+"/made"
-			book := "name: note\nmatch: \"true\"\nsteps: [{name: first, action: run_script, with: {argv: [/bin/mkdir, " + made + "]}}]\n"
+			book := "name: note\nmatch: \"true\"\nsteps: [{name: first, action: run_script, with: {argv: [" + mkdir + ", " + made + "]}}]\n"
 			approve := func(c *playbook.Config) { c.Mode = playbook.Approve }
 			if err := os.Chmod(gateDir, 0o700); err != nil {
 				t.Fatal(err)

@@ -304,7 +304,7 @@ func (b *BlockIP) put(ctx context.Context, fw firewall, what netip.Prefix, own C
 		return standing{}, fmt.Errorf("%s not begun: %w", text(what), err)
 	}
 	ttl := time.Duration(b.TTL)
-	asked := append(others.asked(b.Backend, what, time.Now()), pieceOf(what, standing{env.AlertID, ttl, ttl}))
+	asked := append(others.asked(b.Backend, what, time.Now()), asPiece(what, standing{env.AlertID, ttl, ttl}))
 	if err := fw.block(ctx, what, asked); err != nil {
 		return standing{}, err
 	}

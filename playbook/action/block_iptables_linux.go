@@ -184,7 +184,7 @@ func (t iptables) entries(ctx context.Context, what netip.Prefix) ([]piece, erro
 	if s.Left <= 0 {
 		return nil, err
 	}
-	return []piece{pieceOf(what, s)}, err
+	return []piece{asPiece(what, s)}, err
 }
 
 // shorten adds the rules that end earlier before it removes the others: the addresses are

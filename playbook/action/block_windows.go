@@ -77,7 +77,7 @@ func (n netsh) entries(ctx context.Context, what netip.Prefix) ([]piece, error) 
 	if s.Left <= 0 {
 		return nil, err
 	}
-	return []piece{pieceOf(what, s)}, err
+	return []piece{asPiece(what, s)}, err
 }
 
 // shorten removes this alert's own rules. What others ask stands by rules of their own, and

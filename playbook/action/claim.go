@@ -122,8 +122,8 @@ func (list claims) asked(backend string, what netip.Prefix, now time.Time) (all 
 		}
 		for _, net := range c.Nets {
 			if net == what {
-				all = append(all, pieceOf(what, c.standing(now)))
-			} else if p, ok := pieceOf(net, c.standing(now)).inside(what); ok && backend == NFTables {
+				all = append(all, asPiece(what, c.standing(now)))
+			} else if p, ok := asPiece(net, c.standing(now)).inside(what); ok && backend == NFTables {
 				all = append(all, p)
 			}
 		}

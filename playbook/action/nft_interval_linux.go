@@ -48,7 +48,7 @@ func (t nftTable) inside(deadline time.Time, what netip.Prefix) (all []piece, er
 		if err != nil || !ok {
 			return nil, err
 		}
-		return []piece{pieceOf(what, e.standing)}, nil
+		return []piece{asPiece(what, e.standing)}, nil
 	}
 	there, err := listSet(deadline, t.set)
 	for _, p := range there {
@@ -70,7 +70,7 @@ func (t nftTable) around(deadline time.Time, what netip.Prefix, quick bool) (all
 		}
 		alone, err := t.alone(deadline, what.Addr(), e)
 		if err != nil || alone {
-			return []piece{pieceOf(what, e.standing)}, err
+			return []piece{asPiece(what, e.standing)}, err
 		}
 	}
 	there, err := listSet(deadline, t.set)

@@ -128,7 +128,7 @@ func (t nftTable) renew(conn *nftables.Conn, deadline time.Time) error {
 			}
 			for _, e := range elements {
 				if what, err := e.addr.Prefix(bits); err == nil {
-					blocked[i] = append(blocked[i], pieceOf(what, e.standing))
+					blocked[i] = append(blocked[i], asPiece(what, e.standing))
 				}
 			}
 		}

@@ -13,7 +13,7 @@ type piece struct {
 	standing
 }
 
-func pieceOf(what netip.Prefix, s standing) piece { return piece{what.Addr(), lastOf(what), s} }
+func asPiece(what netip.Prefix, s standing) piece { return piece{what.Addr(), lastOf(what), s} }
 
 // String writes a range for people.
 func (p piece) String() string {
@@ -66,8 +66,9 @@ func (p piece) outside(what netip.Prefix) (all []piece) {
 	return all
 }
 
-// joins says that a neighbour may be part of what the piece is part of. Two single addresses have
-// been blocked as such, and an operator's elements, which are for no alert, stay as they are.
+// joins says that two neighbours may be parts of one, looking at them whole as they were asked for.
+// Two single addresses have been blocked as such, and an operator's elements, which are for no
+// alert, stay as they are.
 func (p piece) joins(next piece) bool {
 	return p.AlertID != "" && p.AlertID == next.AlertID && (p.from != p.to || next.from != next.to)
 }
@@ -103,7 +104,7 @@ func divide(all []piece) (out []piece) {
 		if i+1 < len(starts) && starts[i+1].Compare(best.to) <= 0 {
 			next.to = starts[i+1].Prev()
 		}
-		if n := len(out) - 1; n >= 0 && out[n].to.Next() == from && (best == last || out[n].joins(next) && (next.Left-first).Abs() <= leeway) {
+		if n := len(out) - 1; n >= 0 && out[n].to.Next() == from && (best == last || (out[n].joins(*best) || last.joins(*best)) && (next.Left-first).Abs() <= leeway) {
 			out[n].to = next.to
 			if out[n].Left < next.Left {
 				out[n].standing = next.standing

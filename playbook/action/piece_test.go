@@ -28,7 +28,7 @@ func pieceIn(t testing.TB, text string) piece {
 	if err != nil {
 		what = netip.MustParsePrefix(f[0])
 	}
-	return pieceOf(what, s)
+	return asPiece(what, s)
 }
 
 func piecesOf(t testing.TB, text string) (all []piece) {
@@ -116,7 +116,7 @@ func TestDivideAll(t *testing.T) {
 		for range rapid.IntRange(0, 12).Draw(t, "pieces") {
 			// Far enough from each other not to be taken for the same.
 			left := time.Duration(rapid.IntRange(1, 9).Draw(t, "left")) * time.Minute
-			all = append(all, pieceOf(network.Draw(t, "what"), standing{rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "alert"), left, left}))
+			all = append(all, asPiece(network.Draw(t, "what"), standing{rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "alert"), left, left}))
 		}
 		out := divide(all)
 		for i, p := range out {
